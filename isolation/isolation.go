@@ -1,0 +1,111 @@
+// Package isolation runs one program inside limits and leaves nothing behind.
+//
+// # Theory of operation
+//
+// A [Spec] says what to run and within which bounds; a [Sandbox] runs it and returns an [Exit], a value that says how the
+// program ended, by the kernel's own word. "The program failed" is an Exit; "we failed" is an error. A sandbox may
+// outlive the process that uses it: what it still holds is listed by Held after a restart and joined again by Run with
+// the same id, and an exit is kept until it is released.
+//
+// The package knows nothing of tasks, queues or GPUs. The folders below it hold one mechanism each.
+package isolation
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Spec is one program to run, once.
+type Spec struct {
+	// ID is unique among the programs that a sandbox holds; it names directories and cgroups: 1 to 200 bytes of
+	// A-Z a-z 0-9 . _ : @ + = -, beginning with a letter or a digit.
+	ID string `json:"id"`
+	// Args is the argument vector; Args[0] is looked up in the PATH of Env when it holds no slash.
+	Args []string `json:"args"`
+	// Env is the whole environment as "KEY=value"; nothing is inherited.
+	Env []string `json:"env"`
+	// Dir is the working directory.
+	Dir string `json:"dir"`
+	// Stdin is the path of a file, or empty for /dev/null.
+	Stdin string `json:"stdin,omitempty"`
+	// Stdout and Stderr are paths of files to create. They may be the same path.
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	// OutputMax is the most bytes kept of each of them; what is beyond is read and dropped, and a notice of its size ends
+	// the file. It must be positive.
+	OutputMax int64 `json:"output_max"`
+	// Timeout is the running time after which the program is stopped; 0 means none.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Grace is the time between SIGTERM and SIGKILL when the program is stopped; 0 kills at once.
+	Grace time.Duration `json:"grace"`
+	// Note is kept by the sandbox and returned by Held. It is the caller's own.
+	Note []byte `json:"note,omitempty"`
+}
+
+// Stop says why a sandbox stopped a program.
+type Stop string
+
+// The reasons to stop a program.
+const (
+	NotStopped Stop = ""
+	TimedOut   Stop = "timeout"
+	Asked      Stop = "asked"
+)
+
+// Exit says how a program ended.
+type Exit struct {
+	// StartError is why the program could not be started, or empty. When set, Code and Signal mean nothing.
+	StartError string `json:"start_error,omitempty"`
+	// Lost says that the sandbox died with the program running: it was killed and its status is not known.
+	Lost bool `json:"lost,omitempty"`
+	// Code is the exit code when Signal is 0.
+	Code int `json:"code"`
+	// Signal is the number of the signal that killed the program, or 0.
+	Signal int `json:"signal,omitempty"`
+	// Stopped says whether and why the sandbox had begun to stop the program before it ended.
+	Stopped Stop `json:"stopped,omitempty"`
+	// Killed says that the grace had run out and SIGKILL was sent.
+	Killed     bool      `json:"killed,omitempty"`
+	StartedAt  time.Time `json:"started_at"`
+	FinishedAt time.Time `json:"finished_at"`
+	// CPU is user and system time of the program and of its descendants that were waited for.
+	CPU time.Duration `json:"cpu"`
+	// MemoryPeak is in bytes; without a memory cgroup, that of the largest process among them.
+	MemoryPeak int64 `json:"memory_peak"`
+	// StdoutDropped and StderrDropped count the bytes beyond OutputMax.
+	StdoutDropped int64 `json:"stdout_dropped,omitempty"`
+	StderrDropped int64 `json:"stderr_dropped,omitempty"`
+}
+
+// Started is what is known once a program runs.
+type Started struct {
+	PID int       `json:"pid"`
+	At  time.Time `json:"at"`
+}
+
+// Held is a program that a sandbox still holds: running, or ended and not yet released.
+type Held struct {
+	ID      string
+	Note    []byte
+	Started Started
+	// Exit is nil while the program runs.
+	Exit *Exit
+}
+
+// ErrDetached says that the sandbox was let go of while the program ran on.
+var ErrDetached = errors.New("detached from the sandbox: the program runs on")
+
+// Sandbox runs programs.
+type Sandbox interface {
+	// Run runs spec's program and returns when it has ended and nothing of it is left. A program that the sandbox already
+	// holds under spec.ID is joined instead of started, with only the ID of spec read. started (when not nil) is called
+	// once, before Run returns, if the program runs. When ctx ends the program is stopped (SIGTERM, its grace, SIGKILL)
+	// and Run still returns its true exit. An error means that the sandbox failed, not the program; ErrDetached that
+	// it was detached. After an exit the sandbox holds it until Release.
+	Run(ctx context.Context, spec Spec, started func(Started)) (Exit, error)
+	// Held lists what the sandbox holds.
+	Held(ctx context.Context) ([]Held, error)
+	// Release lets go of an ended program's exit. Unknown ids are ignored.
+	Release(id string)
+}

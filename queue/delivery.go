@@ -1,0 +1,133 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Band is one of the three queues of a pool.
+type Band string
+
+// The bands, first served first.
+const (
+	High   Band = "high"
+	Normal Band = "normal"
+	Low    Band = "low"
+)
+
+// Bands lists the bands in the order in which they are served.
+var Bands = []Band{High, Normal, Low}
+
+// Message is what a producer sent, as the queue handed it over. Like a task it is never written to.
+type Message struct {
+	Body []byte
+	// MessageID, CorrelationID and ReplyTo are the producer's AMQP properties; empty where absent.
+	MessageID     string
+	CorrelationID string
+	ReplyTo       string
+	// UserID is the producer's identity where the queue has checked it, else empty.
+	UserID string
+	Pool   string
+	Band   Band
+	// QueuedAt is the producer's timestamp, or else when the message was first seen by a host; never zero on a delivery.
+	QueuedAt time.Time
+	// History holds the ended attempts, oldest first.
+	History []Past
+	// Headers are the producer's other headers (a trace context, say). They travel with every copy of the message.
+	Headers map[string]any
+	// Redelivered reports that the message may have been delivered before.
+	Redelivered bool
+}
+
+// ErrLost says that a delivery is no longer ours: the queue will deliver its message again, here or elsewhere.
+var ErrLost = errors.New("the delivery was lost: its connection ended and the queue will deliver it again")
+
+// ErrClosed says that a source was closed.
+var ErrClosed = errors.New("the queue is closed")
+
+// Action is what becomes of a delivery.
+type Action string
+
+// The actions of a verdict.
+const (
+	// Done publishes the result and gives up the message.
+	Done Action = "done"
+	// Retry puts a copy with the verdict's history back after the verdict's delay and gives up the message.
+	Retry Action = "retry"
+	// Return gives the message back to its queue unchanged, at once, for any host.
+	Return Action = "return"
+	// Bury publishes the result, puts the message whole into the dead letters with the reason, and gives it up.
+	Bury Action = "bury"
+)
+
+// Verdict is what to do with a delivery.
+type Verdict struct {
+	Action Action
+	// Result is required for Done and Bury.
+	Result *Result
+	// Reason is one sentence, required for Bury.
+	Reason string
+	// Delay is the wait before a retry, at least 0. A queue may round it (RabbitMQ: to its ladder of wait queues).
+	Delay time.Duration
+	// History replaces the message's history in the copies that Retry and Bury make.
+	History []Past
+}
+
+// Delivery is one message and the duty to settle it.
+type Delivery interface {
+	Message() Message
+	// Lost is closed when the delivery is no longer ours (see ErrLost). It is never closed after a successful Settle.
+	Lost() <-chan struct{}
+	// Settle carries out the verdict: publishes what it demands and waits until that is confirmed, calls confirmed (when
+	// not nil), and then gives up the queue's copy. It tries for as long as ctx lives and the delivery is ours, and
+	// returns nil once, ErrLost when the delivery was lost (before or after the confirm: then confirmed tells), or
+	// ctx's error. After any error it may be called again; after nil it must not.
+	Settle(ctx context.Context, v Verdict, confirmed func()) error
+}
+
+// Source hands out deliveries.
+type Source interface {
+	// Receive waits for the next delivery: higher bands first, within a band in the queue's order. While the queue is
+	// out of reach it keeps waiting. It returns ctx's error, or ErrClosed.
+	Receive(ctx context.Context) (Delivery, error)
+	// Demand says how many unsettled deliveries the caller is prepared to hold in all. A source never has more than
+	// that outstanding for long; 0 stops new deliveries. Before the first call the demand is 0.
+	Demand(n int)
+	// Close ends all deliveries: those not settled are delivered again later. It returns when nothing runs any more.
+	Close() error
+}
+
+// Publisher puts messages into the queue.
+type Publisher interface {
+	// Publish stores m in the queue of its pool and band; nil means that the queue has confirmed it.
+	Publish(ctx context.Context, m Message) error
+}
+
+// DeadLetter is one buried message.
+type DeadLetter struct {
+	// Key names the dead letter within the queue for show, requeue and drop.
+	Key      string    `json:"key"`
+	TaskID   string    `json:"id"`
+	Pool     string    `json:"pool"`
+	Band     Band      `json:"band"`
+	Host     string    `json:"host"`
+	Cause    Cause     `json:"cause"`
+	Reason   string    `json:"reason"`
+	BuriedAt time.Time `json:"buried_at"`
+	Attempts []Past    `json:"attempts"`
+	Body     []byte    `json:"body,omitempty"`
+}
+
+// Cemetery reads and empties the dead letters. A key is the task id where that is unique among them.
+type Cemetery interface {
+	// Dead calls visit for every dead letter, oldest first, until it returns false. Listing never loses one.
+	Dead(ctx context.Context, visit func(DeadLetter) bool) error
+	// Requeue puts the dead letter back into its pool with an empty history: confirmed, then removed from the dead.
+	Requeue(ctx context.Context, key string) error
+	// Drop removes the dead letter for good.
+	Drop(ctx context.Context, key string) error
+}
+
+// ErrNoDeadLetter says that no dead letter has the key.
+var ErrNoDeadLetter = errors.New("no dead letter has this key")

@@ -1,0 +1,80 @@
+package queue
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Defaults and limits of a task. All of them are ours unless a source is named.
+const (
+	// MaxBody is the largest accepted message body in bytes: RabbitMQ 4.x refuses larger ones by default.
+	MaxBody = 16 << 20
+	// MaxDepth is the deepest accepted nesting of JSON arrays and objects.
+	MaxDepth = 64
+	// MaxID is the longest accepted task id in bytes. A routing key "<pool>.<id>" may have 255 bytes (AMQP 0-9-1 short
+	// string), and the id also names a directory.
+	MaxID = 128
+	// MaxPool is the longest accepted pool name in bytes.
+	MaxPool = 64
+	// DefaultPool is the pool of a task that names none.
+	DefaultPool = "default"
+	// DefaultPriority is the priority of a task that names none; the range is 0 (last) to 9 (first).
+	DefaultPriority = 5
+	// MaxPriority is the highest priority.
+	MaxPriority = 9
+	// MaxAttempts is the largest accepted value of max_attempts.
+	MaxAttempts = 1000
+	// MaxDuration is the longest accepted duration: a year.
+	MaxDuration = 365 * 24 * time.Hour
+)
+
+// Task is what a producer asked for. It is immutable once decoded: nobody writes to it or to what it refers to.
+type Task struct {
+	// ID is unique among the tasks that its producer cares to tell apart: 1 to MaxID bytes of A-Z a-z 0-9 . _ : @ + = -,
+	// beginning with a letter or a digit.
+	ID   string
+	Name string
+	// Exactly one of Command, Shell and Type was given. After a type is resolved, Command or Shell or Image is set too.
+	Command []string
+	Shell   string
+	Type    string
+	// Params is a JSON value for the worker's standard input, or nil.
+	Params      json.RawMessage
+	Image       string
+	Environment map[string]string
+	// Workdir is an absolute path, or empty for the attempt's scratch directory.
+	Workdir string
+	Stdin   string
+	// Resources is what the task asks for; zero fields are the host's to default.
+	Resources    Resources
+	Alternatives []Resources
+	// Timeout limits the running time of one attempt; 0 means none was given.
+	Timeout time.Duration
+	// Grace is the time between SIGTERM and SIGKILL; negative means none was given, 0 means kill at once.
+	Grace time.Duration
+	// MaxAttempts is the number of tries, at least 1; 0 means none was given.
+	MaxAttempts int
+	// Backoff is the wait before the second try, doubled for each further one; negative means none was given.
+	Backoff time.Duration
+	// Priority is 0 to MaxPriority.
+	Priority int
+	// Deadline is the time after which the task must not start; zero means none.
+	Deadline time.Time
+	Labels   map[string]string
+	// Pool is where the message came from; a pool in the body must agree with it.
+	Pool string
+}
+
+// Resources is what a worker is given. A zero (for Network nil) field means that the task did not say.
+type Resources struct {
+	// CPU is a number of cores, possibly fractional.
+	CPU float64
+	// Memory, GPUMemory and Disk are bytes.
+	Memory    int64
+	GPUMemory int64
+	Disk      int64
+	GPU       int
+	GPUModel  string
+	Network   *bool
+	PIDs      int
+}
