@@ -1,0 +1,108 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Status is where a task stands on this host.
+type Status string
+
+// The statuses of a task, in the order in which it passes through them.
+const (
+	// Queued tasks lie in the embedded queue; no host has taken them yet.
+	Queued Status = "queued"
+	// Waiting tasks were taken by this host and wait for room.
+	Waiting Status = "waiting"
+	// Running tasks have a worker.
+	Running Status = "running"
+	// Stopping tasks have a worker that was told to stop.
+	Stopping Status = "stopping"
+	// Settling tasks have ended; their result is not confirmed yet, or their delivery was lost and has not come back.
+	Settling Status = "settling"
+	// BackingOff tasks wait in the queue for their next try.
+	BackingOff Status = "backing_off"
+	// Ended tasks are settled for good; their Result is set.
+	Ended Status = "ended"
+)
+
+// View is one task as this host knows it.
+type View struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Pool       string            `json:"pool"`
+	Band       queue.Band        `json:"band"`
+	Status     Status            `json:"status"`
+	Reason     string            `json:"reason,omitempty"`
+	Attempt    int               `json:"attempt"`
+	Command    string            `json:"command"`
+	PID        int               `json:"pid,omitempty"`
+	CPU        float64           `json:"cpu"`
+	Memory     int64             `json:"memory"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	QueuedAt   time.Time         `json:"queued_at"`
+	StartedAt  *time.Time        `json:"started_at,omitempty"`
+	FinishedAt *time.Time        `json:"finished_at,omitempty"`
+	Attempts   []queue.Past      `json:"attempts,omitempty"`
+	// Result is set once the task has ended.
+	Result *queue.Result `json:"result,omitempty"`
+}
+
+// Info is the host at a glance.
+type Info struct {
+	Host       string    `json:"host"`
+	Version    string    `json:"version"`
+	State      string    `json:"state"` // serving, draining, stopped
+	Queue      string    `json:"queue"` // one line: which queue, and whether it is in reach
+	StartedAt  time.Time `json:"started_at"`
+	Pools      []string  `json:"pools"`
+	CPU        float64   `json:"cpu"`
+	CPUUsed    float64   `json:"cpu_used"`
+	Memory     int64     `json:"memory"`
+	MemoryUsed int64     `json:"memory_used"`
+	Disk       int64     `json:"disk"`
+	DiskUsed   int64     `json:"disk_used"`
+	Waiting    int       `json:"waiting"`
+	Running    int       `json:"running"`
+	Settling   int       `json:"settling"`
+	// Depth counts the messages in each queue "<pool>.<band>" that no host has taken.
+	Depth map[string]int `json:"depth,omitempty"`
+}
+
+// Output says where a task's output lies.
+type Output struct {
+	Stdout, Stderr string
+	// Live says that more may still come.
+	Live bool
+}
+
+// ErrUnknownTask says that this host knows no task with the id.
+var ErrUnknownTask = errors.New("this host knows no task with this id")
+
+// Backend is what the API needs of the host. All methods may be called from many goroutines at once.
+type Backend interface {
+	// Submit validates a task document, gives it an id where it has none, and publishes it; nil means confirmed. pool may
+	// be empty. The error is a *queue.Refusal where the document is at fault.
+	Submit(ctx context.Context, body []byte, pool string) (id string, err error)
+	// List returns the tasks that this host knows: active ones oldest first, then, with ended > 0, so many that ended,
+	// newest first.
+	List(ctx context.Context, ended int) ([]View, error)
+	// Show returns one task, or ErrUnknownTask.
+	Show(ctx context.Context, id string) (View, error)
+	// Wait returns when the task has ended for good, or with ctx's error. A task that is not known (yet) is waited for.
+	Wait(ctx context.Context, id string) (View, error)
+	// Changed returns a channel that is closed at the next change of any task.
+	Changed() <-chan struct{}
+	// Output locates the output of the task's attempt with this number; 0 means the latest.
+	Output(ctx context.Context, id string, attempt int) (Output, error)
+	// Cancel cancels a waiting or running task. The string says in one sentence what was done.
+	Cancel(ctx context.Context, id string) (string, error)
+	// Drain stops the intake and ends the manager when its running tasks have ended, as the first SIGTERM does.
+	Drain()
+	Info(ctx context.Context) (Info, error)
+	// Cemetery returns the dead letters.
+	Cemetery() queue.Cemetery
+}
