@@ -96,6 +96,9 @@ type Held struct {
 // ErrDetached says that the sandbox was let go of while the program ran on.
 var ErrDetached = errors.New("detached from the sandbox: the program runs on")
 
+// ErrKill, as the cause of the end of Run's context, has the program killed at once, without its grace.
+var ErrKill = errors.New("killed at once")
+
 // Sandbox runs programs.
 type Sandbox interface {
 	// Run runs spec's program and returns when it has ended and nothing of it is left. A program that the sandbox already

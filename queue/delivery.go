@@ -64,7 +64,8 @@ const (
 // Verdict is what to do with a delivery.
 type Verdict struct {
 	Action Action
-	// Result is required for Done and Bury.
+	// Result is required for Bury. With Done, nil publishes nothing: what was due was confirmed before, and the message
+	// came back only because giving it up did not reach the queue.
 	Result *Result
 	// Reason is one sentence, required for Bury.
 	Reason string

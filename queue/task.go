@@ -22,8 +22,9 @@ const (
 	DefaultPriority = 5
 	// MaxPriority is the highest priority.
 	MaxPriority = 9
-	// MaxAttempts is the largest accepted value of max_attempts.
-	MaxAttempts = 1000
+	// MaxAttempts is the largest accepted value of max_attempts: the history of so many travels in message headers, which
+	// must fit one AMQP frame (128 KiB by default).
+	MaxAttempts = 100
 	// MaxDuration is the longest accepted duration: a year.
 	MaxDuration = 365 * 24 * time.Hour
 )

@@ -1,0 +1,40 @@
+# make demo   the main job on this machine's embedded queue, in a temporary directory; leaves nothing behind
+# make test   installs what the tests need (asks for root where it must), then runs all of them
+# make build  ./mayfly
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: build demo test setup check-source unit lint fuzz clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o mayfly .
+
+demo: build
+	integration/demo/demo.sh ./mayfly
+
+# Everything, against real brokers, with the race detector. MAYFLY_TEST_REQUIRE=1 turns a test that lacks what it needs
+# from a loud skip into a failure.
+test: setup check-source
+	MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 20m ./...
+
+setup:
+	integration/setup.sh
+
+check-source:
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+
+# What needs nothing installed.
+unit:
+	$(GO) test -short ./...
+
+lint:
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run
+
+# A minute for each fuzz target.
+fuzz:
+	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 1m ./queue
+
+clean:
+	rm -f mayfly

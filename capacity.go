@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/manager"
+)
+
+// detectCapacity finds what the host can lend, under the limits of this process's own cgroup where it has some, and with
+// what the configuration says instead.
+func detectCapacity(c *config) (manager.Capacity, error) {
+	cpus := c.CPUs
+	if cpus == 0 {
+		cpus = min(float64(runtime.NumCPU()), cgroupCPUs()) - c.ReservedCPU
+	}
+	if cpus <= 0 {
+		return manager.Capacity{}, fmt.Errorf("cannot use MAYFLY_RESERVED_CPUS=%g: nothing would be left of %d cores", c.ReservedCPU, runtime.NumCPU())
+	}
+	memory := int64(c.Memory)
+	if memory == 0 {
+		total, err := totalMemory()
+		if err != nil {
+			return manager.Capacity{}, fmt.Errorf("cannot find the host's memory, set MAYFLY_MEMORY: %w", err)
+		}
+		if memory = total - int64(c.ReservedMem); memory <= 0 {
+			return manager.Capacity{}, fmt.Errorf("cannot use MAYFLY_RESERVED_MEMORY=%d: nothing would be left of %d bytes", c.ReservedMem, total)
+		}
+	}
+	disk := int64(c.Disk)
+	if disk == 0 {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(c.StateDir, &fs); err != nil {
+			return manager.Capacity{}, fmt.Errorf("cannot find the free space of %s, set MAYFLY_DISK: %w", c.StateDir, err)
+		}
+		disk = max(0, int64(fs.Bavail)*fs.Bsize-int64(c.ReservedDsk))
+	}
+	return manager.Capacity{MilliCPU: int64(math.Round(cpus * 1000)), Memory: memory, Disk: disk}, nil
+}
+
+// totalMemory is the machine's memory in bytes, or the limit of our cgroup where that is less.
+func totalMemory() (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	total := int64(0)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemTotal:" {
+			if total, err = strconv.ParseInt(f[1], 10, 64); err != nil {
+				return 0, err
+			}
+			total *= 1024 // the unit is KiB, whatever it says (proc(5))
+		}
+	}
+	if total == 0 {
+		return 0, fmt.Errorf("no MemTotal in /proc/meminfo")
+	}
+	for _, file := range []string{"memory/memory.limit_in_bytes", "memory.max"} {
+		if limit, err := strconv.ParseInt(ownCgroupFile(file), 10, 64); err == nil && limit > 0 {
+			total = min(total, limit)
+		}
+	}
+	return total, nil
+}
+
+// cgroupCPUs is the CPU quota of our cgroup in cores, or infinity.
+func cgroupCPUs() float64 {
+	quota, period, _ := strings.Cut(ownCgroupFile("cpu.max"), " ")
+	if quota == "" {
+		quota, period = ownCgroupFile("cpu/cpu.cfs_quota_us"), ownCgroupFile("cpu/cpu.cfs_period_us")
+	}
+	q, err1 := strconv.ParseFloat(quota, 64)
+	p, err2 := strconv.ParseFloat(period, 64)
+	if err1 != nil || err2 != nil || q <= 0 || p <= 0 {
+		return math.Inf(1)
+	}
+	return q / p
+}
+
+// ownCgroupFile reads a file of the cgroup that this process is in: "file" of the v2 hierarchy, or "controller/file" of a
+// v1 one; empty where there is none.
+func ownCgroupFile(name string) string {
+	controller, file, v1 := strings.Cut(name, "/")
+	if !v1 {
+		controller, file = "", name
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 || f[1] != controller {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", controller, f[2], file))
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(b))
+	}
+	return ""
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/queue/tasktype"
+)
+
+// config is what `mayfly run` reads from the environment. The names are written out: with a prefix given to it, envconfig
+// would also take a plain HOST or TIMEOUT for ours.
+type config struct {
+	AMQPURL     string   `envconfig:"MAYFLY_AMQP_URL" desc:"RabbitMQ as amqp://user:password@host:port/vhost or amqps://...; several, separated by commas, are tried in turn. Empty: the embedded queue of this host"`
+	AMQPCA      string   `envconfig:"MAYFLY_AMQP_CA" desc:"file of the authorities that may vouch for the broker (PEM); empty: the system's"`
+	AMQPCert    string   `envconfig:"MAYFLY_AMQP_CERT" desc:"file of this host's client certificate (PEM)"`
+	AMQPKey     string   `envconfig:"MAYFLY_AMQP_KEY" desc:"file of its key (PEM)"`
+	Declare     string   `envconfig:"MAYFLY_DECLARE" default:"auto" desc:"auto: declare missing queues and exchanges; passive: declare nothing shared"`
+	Host        string   `envconfig:"MAYFLY_HOST" desc:"this host's name among the hosts; default: the system's host name"`
+	Pools       []string `envconfig:"MAYFLY_POOLS" default:"default" desc:"pools to take tasks from, separated by commas"`
+	StateDir    string   `envconfig:"MAYFLY_STATE_DIR" desc:"directory of all that is kept; default: /var/lib/mayfly, or ~/.local/state/mayfly where not root"`
+	Socket      string   `envconfig:"MAYFLY_SOCKET" desc:"Unix socket of the API; default: /run/mayfly/mayfly.sock, or $XDG_RUNTIME_DIR/mayfly.sock where not root"`
+	TypesDir    string   `envconfig:"MAYFLY_TYPES_DIR" desc:"directory of task types, one file a type; empty: none"`
+	Allow       string   `envconfig:"MAYFLY_ALLOW" default:"commands,types,images" desc:"what messages may ask for: commands, types, images"`
+	CPUs        float64  `envconfig:"MAYFLY_CPUS" desc:"cores lent to workers; default: all that this process may use, less MAYFLY_RESERVED_CPUS"`
+	Memory      size     `envconfig:"MAYFLY_MEMORY" desc:"memory lent to workers, as 8GB or 8GiB; default: all there is, less MAYFLY_RESERVED_MEMORY"`
+	Disk        size     `envconfig:"MAYFLY_DISK" desc:"disk space lent to workers; default: what is free under the state directory at start, less MAYFLY_RESERVED_DISK"`
+	ReservedCPU float64  `envconfig:"MAYFLY_RESERVED_CPUS" default:"0" desc:"cores kept back for the system"`
+	ReservedMem size     `envconfig:"MAYFLY_RESERVED_MEMORY" default:"256MiB" desc:"memory kept back for the system"`
+	ReservedDsk size     `envconfig:"MAYFLY_RESERVED_DISK" default:"1GiB" desc:"disk space kept back for the system"`
+	Window      int      `envconfig:"MAYFLY_WINDOW" default:"0" desc:"tasks held beyond those that run; 0: twice the cores, at least 8"`
+	TaskCPUs    float64  `envconfig:"MAYFLY_TASK_CPUS" default:"1" desc:"cores of a task that asks for none"`
+	Timeout     duration `envconfig:"MAYFLY_TIMEOUT" default:"0" desc:"timeout of a task that names none; 0: none"`
+	Grace       duration `envconfig:"MAYFLY_GRACE" default:"10s" desc:"time between SIGTERM and SIGKILL for a task that names none"`
+	MaxAttempts int      `envconfig:"MAYFLY_MAX_ATTEMPTS" default:"1" desc:"tries of a task that names no max_attempts, 1 to 100"`
+	Backoff     duration `envconfig:"MAYFLY_BACKOFF" default:"10s" desc:"wait before the second try of a task that names none; doubled for each further one"`
+	OutputMax   size     `envconfig:"MAYFLY_OUTPUT_MAX" default:"16MiB" desc:"bytes kept of each output stream of an attempt"`
+	OutputTail  size     `envconfig:"MAYFLY_OUTPUT_TAIL" default:"8KiB" desc:"bytes of the end of each stream that a result carries, at most 1MiB"`
+	History     int      `envconfig:"MAYFLY_HISTORY" default:"10000" desc:"ended tasks that are remembered, with their output"`
+	HistoryAge  duration `envconfig:"MAYFLY_HISTORY_AGE" default:"168h" desc:"how long they are remembered"`
+	Drain       duration `envconfig:"MAYFLY_DRAIN_TIMEOUT" default:"1m" desc:"how long running tasks may go on after the first SIGTERM"`
+	OnStop      string   `envconfig:"MAYFLY_ON_STOP" default:"stop" desc:"stop: at the drain timeout, stop what still runs and return it to the queue; keep: leave running workers to the keeper for the next manager"`
+	LogLevel    string   `envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat   string   `envconfig:"MAYFLY_LOG_FORMAT" default:"auto" desc:"text, json, or auto: text on a terminal, JSON otherwise"`
+}
+
+// size is a number of bytes, written as in a task.
+type size int64
+
+// Decode implements envconfig.Decoder.
+func (s *size) Decode(text string) error {
+	n, err := queue.ParseSize(text)
+	*s = size(n)
+	return err
+}
+
+// duration is a time span, written as in a task.
+type duration time.Duration
+
+// Decode implements envconfig.Decoder.
+func (d *duration) Decode(text string) error {
+	n, err := queue.ParseDuration(text)
+	*d = duration(n)
+	return err
+}
+
+// readConfig reads and checks the configuration. Its errors name the variable, the value and the remedy.
+func readConfig() (*config, error) {
+	var c config
+	if err := envconfig.Process("", &c); err != nil {
+		if p, ok := err.(*envconfig.ParseError); ok {
+			return nil, fmt.Errorf("cannot use %s=%q: %w", p.KeyName, p.Value, p.Err)
+		}
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if err := unknownVariable(&c); err != nil {
+		return nil, err
+	}
+	if err := c.fillIn(); err != nil {
+		return nil, err
+	}
+	return &c, c.check()
+}
+
+// ofWorkers are the variables that a worker finds in its environment: a manager that is itself started by a worker sees
+// them without being meant.
+var ofWorkers = regexp.MustCompile(`^MAYFLY_(TASK_ID|ATTEMPT|POOL|CPUS|MEMORY_BYTES|GPUS|RESULT|SCRATCH|WORKER)$`)
+
+// unknownVariable refuses a variable with our prefix that means nothing: most likely a misspelt one.
+func unknownVariable(c *config) error {
+	known := map[string]bool{}
+	for _, v := range variables(c) {
+		known[v.name] = true
+	}
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && !ofWorkers.MatchString(name) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
+			return fmt.Errorf("cannot use %s: there is no such variable; see \"mayfly run --help\"", name)
+		}
+	}
+	return nil
+}
+
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+var poolPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+func (c *config) fillIn() error {
+	if c.Host == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("cannot find the host's name, set MAYFLY_HOST: %w", err)
+		}
+		c.Host = name
+	}
+	if c.StateDir == "" {
+		c.StateDir = "/var/lib/mayfly"
+		if os.Geteuid() != 0 {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return fmt.Errorf("cannot find a home directory, set MAYFLY_STATE_DIR: %w", err)
+			}
+			c.StateDir = filepath.Join(home, ".local/state/mayfly")
+		}
+	}
+	abs, err := filepath.Abs(c.StateDir)
+	if err != nil {
+		return fmt.Errorf("cannot use MAYFLY_STATE_DIR=%q: %w", c.StateDir, err)
+	}
+	c.StateDir = abs
+	if c.Socket == "" {
+		c.Socket = defaultSocket()
+	}
+	return nil
+}
+
+// defaultSocket is where manager and commands meet when nobody says otherwise.
+func defaultSocket() string {
+	if s := os.Getenv("MAYFLY_SOCKET"); s != "" {
+		return s
+	}
+	if os.Geteuid() == 0 {
+		return "/run/mayfly/mayfly.sock"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "mayfly.sock")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("mayfly-%d.sock", os.Geteuid()))
+}
+
+// check refuses values that cannot be meant.
+func (c *config) check() error {
+	wrong := func(name string, value any, remedy string) error {
+		return fmt.Errorf("cannot use MAYFLY_%s=%v: %s", name, value, remedy)
+	}
+	if !hostPattern.MatchString(c.Host) {
+		return wrong("HOST", c.Host, "a host's name has 1 to 63 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
+	}
+	if len(c.Pools) == 0 {
+		return wrong("POOLS", `""`, "name at least one pool")
+	}
+	for _, p := range c.Pools {
+		if !poolPattern.MatchString(p) {
+			return wrong("POOLS", strings.Join(c.Pools, ","), fmt.Sprintf("the pool %q is not 1 to 64 of a-z 0-9 _ - beginning with a letter or digit", p))
+		}
+	}
+	if c.Declare != "auto" && c.Declare != "passive" {
+		return wrong("DECLARE", c.Declare, "it is auto or passive")
+	}
+	if o := manager.OnStop(c.OnStop); o != manager.StopWorkers && o != manager.KeepWorkers {
+		return wrong("ON_STOP", c.OnStop, "it is stop or keep")
+	}
+	if _, err := tasktype.ParseAllow(c.Allow); err != nil {
+		return fmt.Errorf("cannot use MAYFLY_ALLOW=%q: %w", c.Allow, err)
+	}
+	if !(c.CPUs >= 0) || c.CPUs > 65536 {
+		return wrong("CPUS", c.CPUs, "it is a number of cores, 0 for all")
+	}
+	if !(c.ReservedCPU >= 0) || c.ReservedCPU > 65536 {
+		return wrong("RESERVED_CPUS", c.ReservedCPU, "it is a number of cores")
+	}
+	if !(c.TaskCPUs > 0) || c.TaskCPUs > 65536 {
+		return wrong("TASK_CPUS", c.TaskCPUs, "it is a positive number of cores")
+	}
+	if c.Window < 0 || c.Window > 10000 {
+		return wrong("WINDOW", c.Window, "it is 0 to 10000")
+	}
+	if c.MaxAttempts < 1 || c.MaxAttempts > queue.MaxAttempts {
+		return wrong("MAX_ATTEMPTS", c.MaxAttempts, fmt.Sprintf("it is 1 to %d", queue.MaxAttempts))
+	}
+	if c.OutputMax < 1 {
+		return wrong("OUTPUT_MAX", c.OutputMax, "it is a positive size")
+	}
+	if c.OutputTail < 0 || c.OutputTail > 1<<20 {
+		return wrong("OUTPUT_TAIL", c.OutputTail, "it is at most 1MiB: results travel as messages")
+	}
+	if c.History < 0 {
+		return wrong("HISTORY", c.History, "it is a number of tasks")
+	}
+	if (c.AMQPCert == "") != (c.AMQPKey == "") {
+		return wrong("AMQP_CERT", c.AMQPCert, "MAYFLY_AMQP_CERT and MAYFLY_AMQP_KEY go together")
+	}
+	if _, err := logLevel(c.LogLevel); err != nil {
+		return wrong("LOG_LEVEL", c.LogLevel, "it is debug, info, warn or error")
+	}
+	if c.LogFormat != "auto" && c.LogFormat != "text" && c.LogFormat != "json" {
+		return wrong("LOG_FORMAT", c.LogFormat, "it is auto, text or json")
+	}
+	return nil
+}
+
+// printVariables lists all variables with default and description, for `mayfly run --help`.
+func printVariables(w io.Writer) {
+	tab := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for _, v := range variables(&config{}) {
+		value := v.value
+		if value == "" {
+			value = "-"
+		}
+		fmt.Fprintf(tab, "  %s\t%s\t%s\n", v.name, value, v.description)
+	}
+	tab.Flush()
+}

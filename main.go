@@ -1,0 +1,166 @@
+// Mayfly is a per-host pool manager: it takes tasks from RabbitMQ or from its own embedded queue, gives each one a
+// short-lived worker, reaps it, and reports one honest outcome.
+//
+// This file wires the rooms together, top to bottom; docs/design.md says what each is for.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/cli"
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/manager/history"
+	"github.com/mayfly/mayfly/queue/tasktype"
+	"github.com/mayfly/mayfly/worker"
+	"github.com/mayfly/mayfly/worker/keeper"
+)
+
+// version is stamped by the linker (-X main.version=...).
+var version = "dev"
+
+func main() {
+	os.Exit(cli.Execute(cli.Program{
+		Version: version,
+		Run:     func(ctx context.Context, _ cli.RunArgs) error { return run(ctx) },
+		Keeper:  keeper.Main,
+		RunHelp: printVariables,
+		Check:   check,
+		Socket:  defaultSocket,
+	}))
+}
+
+// run is the manager's life.
+func run(ctx context.Context) error {
+	c, err := readConfig()
+	if err != nil {
+		return err
+	}
+	log := newLogger(os.Stderr, c)
+	slog.SetDefault(log)
+
+	// The first SIGTERM or SIGINT ends the intake, a second one hurries the end.
+	intake, hurry, release := stopSignals(ctx)
+	defer release()
+
+	// An idle manager should be small: its heap is, so the collector may run early.
+	debug.SetGCPercent(50)
+
+	// One manager a state directory: all that follows relies on it.
+	if err := os.MkdirAll(filepath.Join(c.StateDir, "attempts"), 0o700); err != nil {
+		return fmt.Errorf("cannot make the state directory MAYFLY_STATE_DIR=%s: %w", c.StateDir, err)
+	}
+	unlock, err := lockState(c.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	capacity, err := detectCapacity(c)
+	if err != nil {
+		return err
+	}
+
+	// What messages may ask for.
+	types, err := tasktype.Load(c.TypesDir)
+	if err != nil {
+		return err
+	}
+	allow, err := tasktype.ParseAllow(c.Allow)
+	if err != nil {
+		return err
+	}
+
+	// Workers are children of the keeper, which outlives us; each has a directory of its own.
+	sandbox := keeper.New(keeper.Config{Dir: c.StateDir, Argv: []string{"/proc/self/exe", "keeper"}, Log: log})
+	defer sandbox.Close()
+	runner := worker.New(sandbox, worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
+		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), Log: log})
+
+	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
+	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
+		MaxTasks: c.History, MaxAge: c.HistoryAge.std(), Sync: c.AMQPURL == "", Log: log,
+		OnDrop: func(r manager.Record) { remove(log, runner, r) },
+	})
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+
+	// The queue: RabbitMQ, or our own.
+	q, err := openQueue(intake, c, log)
+	if err != nil {
+		return err
+	}
+	defer q.close()
+
+	m := manager.New(c.manager(capacity), manager.Services{
+		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
+		Broadcast: q.broadcast, ReplyTo: q.replyTo,
+		Runner: runner, History: past, Output: runner.Output, Detach: func() { sandbox.Close() },
+		Resolve: func(t queueTask) (queueTask, error) { return types.Resolve(t, allow) },
+		Log:     log,
+	})
+	// What other hosts tell us.
+	listening := q.listen(m)
+	defer listening()
+
+	// The API serves until the manager has drained: people want to look on.
+	served, stopServing := context.WithCancel(context.Background())
+	serving := make(chan error, 1)
+	go func() { serving <- api.Serve(served, c.Socket, api.New(api.Config{Backend: m, Log: log})) }()
+	defer func() { stopServing(); <-serving }()
+	go func() {
+		if err := <-serving; err != nil {
+			log.Error("API ended", logkey.Err, err)
+			m.Drain()
+		}
+		serving <- nil
+	}()
+	return m.Run(intake, hurry)
+}
+
+// stopSignals turns SIGTERM and SIGINT into two contexts: the first signal ends intake, the second hurry.
+func stopSignals(ctx context.Context) (intake, hurry context.Context, release func()) {
+	intake, endIntake := context.WithCancel(ctx)
+	hurry, endHurry := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	done := make(chan struct{})
+	go func() {
+		defer endHurry()
+		for _, end := range []context.CancelFunc{endIntake, endHurry} {
+			select {
+			case <-signals:
+				end()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return intake, hurry, func() { signal.Stop(signals); close(done); endIntake() }
+}
+
+// lockState takes the lock of the state directory for as long as this process lives.
+func lockState(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the lock of the state directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot start: another manager uses the state directory %s; stop it, or set MAYFLY_STATE_DIR", dir)
+		}
+		return nil, fmt.Errorf("cannot lock the state directory %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}

@@ -1,0 +1,174 @@
+package manager
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+// accept takes a delivery in: joins it to the attempt that it belongs to, settles what needs no worker, and lets the
+// rest wait for room.
+func (m *Manager) accept(d queue.Delivery) {
+	msg := d.Message()
+	task, err := queue.Decode(msg)
+	if err == nil {
+		task, err = m.Resolve(task)
+	}
+	if err != nil {
+		m.refuse(d, msg, task, err)
+		return
+	}
+	m.fillIn(&task)
+	a := m.attemptOf(task, msg)
+	now := time.Now()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rejoin(&a, d) {
+		return
+	}
+	m.seq++
+	a.Lease = m.ledger.price(task.Resources)
+	e := newEntry(a, d)
+	e.seq = m.seq
+	if msg.Redelivered && m.settledBefore(&a) {
+		m.Log.Info("task was settled before", logkey.Task, task.ID, logkey.Attempt, a.ID())
+		m.close(e, queue.Verdict{Action: queue.Done})
+		return
+	}
+	if at, ok := m.History.CancelMark(task.ID); ok && at.After(msg.QueuedAt) {
+		m.close(e, m.cancelledVerdict(e, now))
+		return
+	}
+	if why := m.ledger.never(&task, a.Lease); why != "" {
+		m.cannotRun(e, msg, why, now)
+		return
+	}
+	m.Log.Debug("task received", logkey.Task, task.ID, logkey.Attempt, a.ID(), logkey.Pool, task.Pool, logkey.Band, string(msg.Band))
+	i, _ := slices.BinarySearchFunc(m.waiting, e, before)
+	m.waiting = slices.Insert(m.waiting, i, e)
+	m.schedule()
+	m.notify()
+}
+
+// attemptOf makes the attempt that the message asks for.
+func (m *Manager) attemptOf(task queue.Task, msg queue.Message) worker.Attempt {
+	return worker.Attempt{Task: task, Number: nextAttempt(msg.History), Host: m.config.Host, Band: msg.Band,
+		QueuedAt: msg.QueuedAt, History: msg.History, Fingerprint: fingerprint(msg)}
+}
+
+// nextAttempt is the number of the attempt that follows the history.
+func nextAttempt(history []queue.Past) int {
+	n := 0
+	for _, past := range history {
+		n = max(n, past.Attempt)
+	}
+	return n + 1
+}
+
+// fillIn gives the task the host's defaults for what neither it nor its type says.
+func (m *Manager) fillIn(t *queue.Task) {
+	d := m.config.Defaults
+	if t.Timeout == 0 {
+		t.Timeout = d.Timeout
+	}
+	if t.Grace < 0 {
+		t.Grace = d.Grace
+	}
+	if t.MaxAttempts == 0 {
+		t.MaxAttempts = d.MaxAttempts
+	}
+	if t.Backoff < 0 {
+		t.Backoff = d.Backoff
+	}
+}
+
+// rejoin gives the delivery to the entry whose message it is, if that has lost its own: the task still runs here, or has
+// ended and waits to be settled, or waits for room. The lock is held.
+func (m *Manager) rejoin(a *worker.Attempt, d queue.Delivery) bool {
+	if e := m.active[a.Task.ID]; e != nil && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+		m.Log.Info("task adopted", logkey.Task, a.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.State, string(e.status))
+		e.join(d)
+		m.setDemand()
+		m.notify()
+		return true
+	}
+	for _, e := range m.waiting {
+		if e.attempt.Task.ID == a.Task.ID && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+			e.join(d)
+			return true
+		}
+	}
+	return false
+}
+
+// settledBefore reports whether this very message was settled already and only its acknowledgement got lost.
+func (m *Manager) settledBefore(a *worker.Attempt) bool {
+	for _, id := range []string{a.ID(), queue.AttemptID(a.Task.ID, 0)} {
+		if r, ok := m.History.Settled(id); ok && r.Fingerprint == a.Fingerprint && r.inDoubt(time.Now()) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse settles a message that is no task which may run here.
+func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, err error) {
+	task.Pool = msg.Pool
+	if task.ID == "" {
+		task.ID = queue.PeekID(msg)
+	}
+	now := time.Now()
+	sentence := err.Error()
+	a := m.attemptOf(task, msg)
+	m.Log.Warn("task rejected", logkey.Task, task.ID, logkey.Pool, msg.Pool, logkey.Reason, sentence)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := newEntry(a, d)
+	if msg.Redelivered && m.settledBefore(&a) {
+		m.close(e, queue.Verdict{Action: queue.Done})
+		return
+	}
+	m.close(e, queue.Verdict{Action: queue.Bury, Reason: sentence, History: msg.History,
+		Result: unstarted(&task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, sentence, now)})
+}
+
+// Waits of a task that this host can never run, before another host may find it: from parkMin to parkMax, growing with
+// the time that it has been waiting, so that nothing spins.
+const (
+	parkMin = 5 * time.Second
+	parkMax = 5 * time.Minute
+)
+
+// cannotRun settles a task that this host can never run: no other host, no hope; else it goes back for another to take.
+func (m *Manager) cannotRun(e *entry, msg queue.Message, why string, now time.Time) {
+	if m.config.Alone {
+		m.Log.Warn("task rejected", logkey.Task, e.attempt.Task.ID, logkey.Reason, why)
+		m.close(e, queue.Verdict{Action: queue.Bury, Reason: why, History: msg.History,
+			Result: unstarted(&e.attempt.Task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, why, now)})
+		return
+	}
+	delay := min(parkMax, max(parkMin, now.Sub(msg.QueuedAt)/2))
+	m.Log.Info("task put back", logkey.Task, e.attempt.Task.ID, logkey.Reason, why, logkey.Delay, delay)
+	e.reason = why
+	m.close(e, queue.Verdict{Action: queue.Retry, Delay: delay, History: msg.History})
+}
+
+func (m *Manager) cancelledVerdict(e *entry, now time.Time) queue.Verdict {
+	e.cancelled = true
+	return m.unstartedVerdict(e, queue.Cancelled, queue.CauseCancelled, "the task was cancelled before it ran", now)
+}
+
+func (m *Manager) deadlineVerdict(e *entry, now time.Time) queue.Verdict {
+	return m.unstartedVerdict(e, queue.Failed, queue.CauseDeadline,
+		fmt.Sprintf("the task did not start before its deadline %s", e.attempt.Task.Deadline.Format(time.RFC3339)), now)
+}
+
+func (m *Manager) unstartedVerdict(e *entry, s queue.State, c queue.Cause, sentence string, now time.Time) queue.Verdict {
+	return queue.Verdict{Action: queue.Done, History: e.attempt.History,
+		Result: unstarted(&e.attempt.Task, e.delivery.Message(), m.config.Host, s, c, sentence, now)}
+}

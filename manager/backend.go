@@ -1,0 +1,383 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+)
+
+var _ Backend = (*Manager)(nil)
+
+// Submit implements Backend.
+func (m *Manager) Submit(ctx context.Context, body []byte, pool string) (string, error) {
+	msg := queue.Message{Body: body, Pool: pool, ReplyTo: m.ReplyTo}
+	task, err := queue.Decode(msg)
+	if err != nil {
+		return "", err
+	}
+	if m.config.Alone {
+		if err := m.canRunHere(task); err != nil {
+			return "", err
+		}
+	}
+	msg.MessageID, msg.CorrelationID = task.ID, task.ID
+	msg.Pool, msg.Band, msg.QueuedAt = task.Pool, bandOf(task.Priority), time.Now()
+	m.submitted(task.ID, msg.QueuedAt)
+	if err := m.Publisher.Publish(ctx, msg); err != nil {
+		return "", fmt.Errorf("cannot store the task in the queue: %w", err)
+	}
+	return task.ID, nil
+}
+
+// canRunHere refuses a task that the only host there is will never run.
+func (m *Manager) canRunHere(task queue.Task) error {
+	if !slices.Contains(m.config.Pools, task.Pool) {
+		return &queue.Refusal{Field: "pool", Value: fmt.Sprintf("%q", task.Pool),
+			Remedy: fmt.Sprintf("this host serves only %q (MAYFLY_POOLS)", m.config.Pools)}
+	}
+	task, err := m.Resolve(task)
+	if err != nil {
+		return err
+	}
+	if why := m.ledger.never(&task, m.ledger.price(task.Resources)); why != "" {
+		return &queue.Refusal{Field: "task", Remedy: why}
+	}
+	return nil
+}
+
+// bandOf maps a task's priority to the band that it is queued in.
+func bandOf(priority int) queue.Band {
+	switch {
+	case priority >= 7:
+		return queue.High
+	case priority <= 3:
+		return queue.Low
+	}
+	return queue.Normal
+}
+
+// submitted makes waiters wait for the new task of this id rather than take the result of one before.
+func (m *Manager) submitted(taskID string, at time.Time) {
+	if r, ok := m.History.Get(taskID); ok && r.Result.State != "" {
+		m.mu.Lock()
+		m.again[taskID] = at
+		m.mu.Unlock()
+	}
+}
+
+// Learn takes the result of a task that another host ran.
+func (m *Manager) Learn(r queue.Result) {
+	if r.Host == m.config.Host {
+		return // recorded when it was settled
+	}
+	rec := Record{ID: queue.AttemptID(r.ID, r.Attempt), Result: r, Remote: true, SettledAt: time.Now(), AckedAt: time.Now()}
+	if err := m.History.Put(rec); err != nil {
+		m.Log.Error("remote result not recorded", logkey.Task, r.ID, logkey.Err, err)
+	}
+	m.wake(r.ID, r.State)
+}
+
+// entriesOf returns the entries of a task, the active one first. The lock is held.
+func (m *Manager) entriesOf(taskID string) []*entry {
+	var list []*entry
+	if e := m.active[taskID]; e != nil {
+		list = append(list, e)
+	}
+	for _, e := range m.waiting {
+		if e.attempt.Task.ID == taskID {
+			list = append(list, e)
+		}
+	}
+	for e := range m.closing {
+		if e.attempt.Task.ID == taskID {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// List implements Backend.
+func (m *Manager) List(ctx context.Context, ended int) ([]View, error) {
+	m.mu.Lock()
+	entries := make([]*entry, 0, len(m.active)+len(m.waiting))
+	for _, e := range m.active {
+		entries = append(entries, e)
+	}
+	entries = append(entries, m.waiting...)
+	for e := range m.closing {
+		entries = append(entries, e)
+	}
+	views := make([]View, 0, len(entries))
+	for _, e := range entries {
+		views = append(views, e.view())
+	}
+	m.mu.Unlock()
+	slices.SortFunc(views, func(a, b View) int { return a.QueuedAt.Compare(b.QueuedAt) })
+	if m.Backlog.Peek != nil {
+		queued, err := m.Backlog.Peek(ctx, listQueued)
+		if err != nil {
+			return nil, err
+		}
+		for _, msg := range queued {
+			views = append(views, queuedView(msg))
+		}
+	}
+	if ended > 0 {
+		for _, r := range m.History.Recent(ended) {
+			views = append(views, recordView(&r))
+		}
+	}
+	return views, nil
+}
+
+// listQueued bounds how many tasks of the backlog a listing shows.
+const listQueued = 1000
+
+func queuedView(msg queue.Message) View {
+	v := View{ID: msg.MessageID, Pool: msg.Pool, Band: msg.Band, Status: Queued, Attempt: len(msg.History),
+		QueuedAt: msg.QueuedAt, Attempts: msg.History}
+	if len(msg.History) > 0 {
+		v.Status = BackingOff
+		v.Reason = msg.History[len(msg.History)-1].Message
+	}
+	if t, err := queue.Decode(msg); err == nil {
+		v.ID, v.Name, v.Labels, v.Command = t.ID, t.Name, t.Labels, commandLine(&t)
+		v.CPU, v.Memory = t.Resources.CPU, t.Resources.Memory
+	}
+	return v
+}
+
+func recordView(r *Record) View {
+	res := r.Result
+	v := View{ID: res.ID, Name: res.Name, Pool: res.Pool, Band: r.Band, Status: Ended, Attempt: res.Attempt, Command: r.Command,
+		Labels: r.Labels, StartedAt: res.StartedAt, FinishedAt: res.FinishedAt, Attempts: res.Attempts}
+	if res.QueuedAt != nil {
+		v.QueuedAt = *res.QueuedAt
+	}
+	if res.State == "" {
+		v.Status, v.Reason = BackingOff, res.Message
+		return v
+	}
+	v.Result = &res
+	return v
+}
+
+// Show implements Backend.
+func (m *Manager) Show(ctx context.Context, id string) (View, error) {
+	m.mu.Lock()
+	entries := m.entriesOf(id)
+	_, again := m.again[id]
+	if len(entries) > 0 {
+		defer m.mu.Unlock()
+		return entries[0].view(), nil
+	}
+	m.mu.Unlock()
+	r, known := m.History.Get(id)
+	if known && r.Result.State != "" && !again {
+		return recordView(&r), nil
+	}
+	if m.Backlog.Find != nil {
+		if msg, ok := m.Backlog.Find(ctx, id); ok {
+			return queuedView(msg), nil
+		}
+	}
+	if !known {
+		return View{}, ErrUnknownTask
+	}
+	return recordView(&r), nil
+}
+
+// Wait implements Backend.
+func (m *Manager) Wait(ctx context.Context, id string) (View, error) {
+	m.mu.Lock()
+	_, again := m.again[id]
+	ended := make(chan struct{})
+	m.waiters[id] = append(m.waiters[id], ended)
+	busy := len(m.entriesOf(id)) > 0
+	m.mu.Unlock()
+	defer m.unwait(id, ended)
+	if r, ok := m.History.Get(id); ok && r.Result.State != "" && !again && !busy {
+		return recordView(&r), nil
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return View{}, ctx.Err()
+	}
+	r, ok := m.History.Get(id)
+	if !ok {
+		return View{}, ErrUnknownTask
+	}
+	return recordView(&r), nil
+}
+
+func (m *Manager) unwait(id string, c chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left := slices.DeleteFunc(m.waiters[id], func(w chan struct{}) bool { return w == c })
+	if len(left) == 0 {
+		delete(m.waiters, id)
+		return
+	}
+	m.waiters[id] = left
+}
+
+// Changed implements Backend.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Output implements Backend.
+func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, error) {
+	m.mu.Lock()
+	e := m.active[id]
+	m.mu.Unlock()
+	if e != nil && (attempt == 0 || attempt == e.attempt.Number) {
+		m.mu.Lock()
+		live := e.status != Settling
+		m.mu.Unlock()
+		return m.output(id, e.attempt.Number, live), nil
+	}
+	r, ok := m.History.Get(id)
+	if !ok {
+		return Output{}, ErrUnknownTask
+	}
+	if r.Remote {
+		return Output{}, fmt.Errorf("cannot show the output: the task ran on host %s", r.Result.Host)
+	}
+	if attempt == 0 {
+		attempt = r.Result.Attempt
+	}
+	return m.output(id, attempt, false), nil
+}
+
+func (m *Manager) output(id string, attempt int, live bool) Output {
+	stdout, stderr := m.Services.Output(queue.AttemptID(id, attempt))
+	return Output{Stdout: stdout, Stderr: stderr, Live: live}
+}
+
+// Cancel implements Backend.
+func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
+	if said := m.cancelHere(id); said != "" {
+		return said, nil
+	}
+	if m.Backlog.Pick != nil {
+		d, err := m.Backlog.Pick(ctx, id)
+		switch {
+		case err == nil:
+			m.cancelPicked(d)
+			return "cancelled while it was queued", nil
+		case !errors.Is(err, ErrUnknownTask):
+			return "", fmt.Errorf("cannot take the task out of the queue: %w", err)
+		}
+	}
+	if r, ok := m.History.Get(id); ok && r.Result.State != "" && (m.Broadcast == nil || !m.isAgain(id)) {
+		return fmt.Sprintf("nothing to cancel: it has ended (%s)", r.Result.State), nil
+	}
+	if m.Broadcast == nil {
+		if said := m.cancelHere(id); said != "" {
+			return said, nil // it came out of the queue meanwhile
+		}
+		return "", ErrUnknownTask
+	}
+	if err := m.History.MarkCancel(id, time.Now()); err != nil {
+		return "", err
+	}
+	if err := m.Broadcast(ctx, id); err != nil {
+		return "", fmt.Errorf("cannot tell the other hosts: %w", err)
+	}
+	return "not on this host: all hosts were told to cancel it where they have it or meet it", nil
+}
+
+func (m *Manager) isAgain(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, again := m.again[id]
+	return again
+}
+
+// Cancelled takes another host's word that a task is cancelled.
+func (m *Manager) Cancelled(id string) {
+	if m.cancelHere(id) != "" {
+		return
+	}
+	if err := m.History.MarkCancel(id, time.Now()); err != nil {
+		m.Log.Error("cancellation not recorded", logkey.Task, id, logkey.Err, err)
+	}
+}
+
+// cancelHere cancels the task's entries on this host and says what it did, or "".
+func (m *Manager) cancelHere(id string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	said := ""
+	for _, e := range m.entriesOf(id) {
+		switch {
+		case e.status == Waiting && e.atHand():
+			m.waiting = slices.DeleteFunc(m.waiting, func(w *entry) bool { return w == e })
+			m.close(e, m.cancelledVerdict(e, time.Now()))
+			said = "cancelled while it waited"
+		case e.status == Running:
+			e.cancelled, e.status = true, Stopping
+			e.cancel()
+			said = "the worker was told to stop"
+		case e.status == Stopping:
+			said = "the worker is being stopped"
+		case e.status == Settling && said == "":
+			said = "nothing to cancel: it has ended and is being settled"
+		}
+	}
+	if said != "" {
+		m.Log.Info("task cancelled", logkey.Task, id, logkey.Reason, said)
+		m.notify()
+	}
+	return said
+}
+
+// cancelPicked settles a task that was taken out of the queue for it.
+func (m *Manager) cancelPicked(d queue.Delivery) {
+	msg := d.Message()
+	task, err := queue.Decode(msg)
+	if err != nil {
+		m.refuse(d, msg, task, err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := newEntry(m.attemptOf(task, msg), d)
+	m.close(e, m.cancelledVerdict(e, time.Now()))
+	m.notify()
+}
+
+// Cemetery implements Backend.
+func (m *Manager) Cemetery() queue.Cemetery { return m.Services.Cemetery }
+
+// Info implements Backend.
+func (m *Manager) Info(ctx context.Context) (Info, error) {
+	depth, err := m.Backlog.Depth(ctx)
+	if err != nil {
+		depth = nil // the queue's own line says that it is out of reach
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	info := Info{Host: m.config.Host, Version: m.config.Version, State: m.state, Queue: m.QueueState(), StartedAt: m.startedAt,
+		Pools: m.config.Pools, CPU: float64(m.ledger.total.MilliCPU) / 1000, CPUUsed: float64(m.ledger.lent.MilliCPU) / 1000,
+		Memory: m.ledger.total.Memory, MemoryUsed: m.ledger.lent.Memory, Disk: m.ledger.total.Disk, DiskUsed: m.ledger.lent.Disk,
+		Waiting: len(m.waiting), Depth: depth}
+	for _, e := range m.active {
+		if e.status == Settling {
+			info.Settling++
+		} else {
+			info.Running++
+		}
+	}
+	info.Settling += len(m.closing)
+	return info, nil
+}

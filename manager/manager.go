@@ -1,0 +1,191 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+// OnStop says what becomes of running workers when the manager is told to stop.
+type OnStop string
+
+const (
+	// StopWorkers lets them finish within the drain timeout, then stops them and returns their tasks to the queue.
+	StopWorkers OnStop = "stop"
+	// KeepWorkers leaves them to the keeper for the next manager.
+	KeepWorkers OnStop = "keep"
+)
+
+// Config is what a manager needs to know of its host.
+type Config struct {
+	Host     string
+	Version  string
+	Pools    []string
+	Capacity Capacity
+	Defaults Defaults
+	// Window is how many tasks the host holds beyond those that run, at least 1.
+	Window int
+	// DrainTimeout is how long running tasks may go on after the first request to stop.
+	DrainTimeout time.Duration
+	OnStop       OnStop
+	// Alone says that no other host serves the queue, so that what cannot run here cannot run at all.
+	Alone bool
+}
+
+// Defaults fill in what a task does not say.
+type Defaults struct {
+	// MilliCPU is in thousandths of a core.
+	MilliCPU    int64
+	Timeout     time.Duration // 0: none
+	Grace       time.Duration
+	MaxAttempts int
+	Backoff     time.Duration
+}
+
+// Services are what a manager works with.
+type Services struct {
+	Source    queue.Source
+	Publisher queue.Publisher
+	Cemetery  queue.Cemetery
+	Runner    worker.Runner
+	History   History
+	// Resolve replaces a task's type by what it stands for, and refuses what the host does not allow.
+	Resolve func(queue.Task) (queue.Task, error)
+	// Detach lets go of all workers; their Runs return isolation.ErrDetached.
+	Detach func()
+	// Output locates an attempt's output.
+	Output func(attemptID string) (stdout, stderr string)
+	// Broadcast tells the other hosts of a cancelled task; nil where there are none.
+	Broadcast func(ctx context.Context, taskID string) error
+	// ReplyTo is where results of tasks that were submitted here are to be sent, for Learn; empty where all run here.
+	ReplyTo string
+	// Backlog looks into the queue, where that can be done.
+	Backlog Backlog
+	// QueueState says in one line how the queue is.
+	QueueState func() string
+	Log        *slog.Logger
+}
+
+// Backlog looks into an embedded queue. A queue that cannot be looked into has a nil Backlog but for Depth.
+type Backlog struct {
+	// Depth counts the waiting messages of each queue "<pool>.<band>".
+	Depth func(ctx context.Context) (map[string]int, error)
+	// Peek returns the first waiting messages, Find one by its task id.
+	Peek func(ctx context.Context, limit int) ([]queue.Message, error)
+	Find func(ctx context.Context, taskID string) (queue.Message, bool)
+	// Pick takes a waiting message out of order.
+	Pick func(ctx context.Context, taskID string) (queue.Delivery, error)
+}
+
+// The states of a manager.
+const (
+	serving  = "serving"
+	draining = "draining"
+	stopped  = "stopped"
+)
+
+// Manager is the host's one ledger and the one place that knows what runs here.
+type Manager struct {
+	config Config
+	Services
+	startedAt time.Time
+
+	// drain ends the intake from within.
+	drain      context.CancelFunc
+	drainAsked context.Context
+	// work is the context of all workers, settling that of all settlements; each ends after the one before.
+	work, settling context.Context
+	group          sync.WaitGroup
+
+	mu      sync.Mutex // guards all below, and the fields of entries
+	state   string
+	ledger  ledger
+	waiting []*entry          // sorted: first to start first
+	active  map[string]*entry // by task id: has a worker, or has an outcome that is not settled
+	closing map[*entry]bool   // never begun, being settled
+	seq     uint64
+	demand  int
+	changed chan struct{}
+	waiters map[string][]chan struct{} // by task id: closed at the task's end
+	again   map[string]time.Time       // by task id: submitted anew although history has a result
+	drained bool                       // workers are stopped for the host's own sake
+}
+
+// New returns a manager that does nothing yet.
+func New(c Config, s Services) *Manager {
+	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
+		ledger: ledger{total: c.Capacity, defaultMilliCPU: c.Defaults.MilliCPU},
+		active: map[string]*entry{}, closing: map[*entry]bool{},
+		changed: make(chan struct{}), waiters: map[string][]chan struct{}{}, again: map[string]time.Time{}}
+	m.drainAsked, m.drain = context.WithCancel(context.Background())
+	return m
+}
+
+// Run serves until intake ends, then drains, and returns when nothing runs any more (or, with KeepWorkers, when the
+// workers are let go of). When hurry ends, draining ends at once: workers are killed and their tasks returned.
+func (m *Manager) Run(intake, hurry context.Context) error {
+	work, stopWork := context.WithCancelCause(context.Background())
+	settling, stopSettling := context.WithCancel(context.Background())
+	defer stopSettling()
+	m.work, m.settling = work, settling
+
+	if err := m.adopt(hurry); err != nil {
+		stopWork(nil)
+		return err
+	}
+	receiving, stopReceiving := context.WithCancel(intake)
+	defer stopReceiving()
+	var receiver sync.WaitGroup
+	var receiveErr error
+	receiver.Go(func() {
+		receiveErr = m.receive(receiving)
+		stopReceiving()
+	})
+	m.mu.Lock()
+	m.schedule()
+	m.mu.Unlock()
+	m.Log.Info("manager started", logkey.Host, m.config.Host, "cpus", float64(m.config.Capacity.MilliCPU)/1000,
+		"memory", queue.FormatSize(m.config.Capacity.Memory), "pools", m.config.Pools, logkey.Queue, m.QueueState())
+
+	select {
+	case <-receiving.Done():
+	case <-m.drainAsked.Done():
+	}
+	stopReceiving()
+	receiver.Wait()
+	m.stop(hurry, stopWork, stopSettling)
+	if receiveErr != nil && !errors.Is(receiveErr, context.Canceled) {
+		return fmt.Errorf("cannot receive tasks: %w", receiveErr)
+	}
+	return nil
+}
+
+// receive takes what the queue hands over until the intake ends.
+func (m *Manager) receive(ctx context.Context) error {
+	for {
+		d, err := m.Source.Receive(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		m.accept(d)
+	}
+}
+
+// Drain ends the intake, as the first SIGTERM does.
+func (m *Manager) Drain() { m.drain() }
+
+// notify wakes whoever follows the host's tasks. The lock is held.
+func (m *Manager) notify() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}

@@ -1,0 +1,70 @@
+package manager
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Record is what a host remembers of an attempt that it has settled.
+type Record struct {
+	// ID is the attempt's, or "<task id>.0" for a task that was never begun here.
+	ID string `json:"id"`
+	// Result is the task's; its State is empty where the task is tried again.
+	Result      queue.Result      `json:"result"`
+	Command     string            `json:"command"`
+	Band        queue.Band        `json:"band"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Fingerprint [16]byte          `json:"fingerprint"`
+	// SettledAt is when everything that was due was confirmed.
+	SettledAt time.Time `json:"settled_at"`
+	// AckedAt is when the message was given up; zero while that is in doubt.
+	AckedAt time.Time `json:"acked_at,omitzero"`
+	// Remote says that another host ran the task and only its result is known here.
+	Remote bool `json:"remote,omitempty"`
+}
+
+// History remembers settled attempts. Records survive the death of the process.
+//
+// It is what keeps a message that comes back after its settling from running again: between the confirm and the moment
+// when the broker has taken the acknowledgement, a crash or a broken connection brings the message back. Such a message
+// is marked as redelivered, has the fingerprint of the recorded attempt, and was not acknowledged longer than ackDoubt
+// ago.
+type History interface {
+	// Put records a settled attempt. It replaces an earlier record of the same task as the task's latest.
+	Put(r Record) error
+	// Get returns the task's latest record.
+	Get(taskID string) (Record, bool)
+	// Recent returns the latest records of ended tasks, newest first.
+	Recent(n int) []Record
+	// Settled returns the record of an attempt.
+	Settled(attemptID string) (Record, bool)
+	// Acked notes, in its own time, that the attempt's message was given up now.
+	Acked(attemptID string)
+	// MarkCancel notes that the task is to be cancelled should it turn up within a day.
+	MarkCancel(taskID string, at time.Time) error
+	// CancelMark returns when the task was marked.
+	CancelMark(taskID string) (time.Time, bool)
+}
+
+// ackDoubt is how long after an acknowledgement was sent its message may still come back: a connection that broke may
+// have lost it, and the broker may be away for some minutes before it delivers again. A producer that sends the very same
+// message, with the same id, again within this time has it run again all the same, unless a host crashed on it.
+const ackDoubt = 10 * time.Minute
+
+// inDoubt reports whether the message of the record may come back although it was settled.
+func (r *Record) inDoubt(now time.Time) bool {
+	return r.AckedAt.IsZero() || now.Sub(r.AckedAt) < ackDoubt
+}
+
+// fingerprint tells two messages with the same task id apart, and knows a message again when it comes back.
+func fingerprint(m queue.Message) [16]byte {
+	h := sha256.New()
+	for _, part := range []string{m.MessageID, m.CorrelationID, m.ReplyTo, m.Pool} {
+		h.Write([]byte(part))
+		h.Write([]byte{0})
+	}
+	h.Write(m.Body)
+	return [16]byte(h.Sum(nil))
+}

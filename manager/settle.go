@@ -1,0 +1,140 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// comeBack is how long an ended attempt waits for its message to be delivered again before it is given up: by then
+// somebody else has settled it.
+const comeBack = 24 * time.Hour
+
+// close settles an entry that was never begun, in the background. The lock is held.
+func (m *Manager) close(e *entry, v queue.Verdict) {
+	e.status = Settling
+	m.closing[e] = true
+	m.setDemand()
+	m.group.Go(func() {
+		m.settle(e, v)
+		m.forget(e)
+	})
+}
+
+// settle carries the verdict out on the entry's delivery, and where that is lost on the next one, for as long as it
+// takes. It reports whether the entry is settled.
+func (m *Manager) settle(e *entry, v queue.Verdict) bool {
+	recorded := false
+	for {
+		d := m.deliveryOf(e)
+		if d == nil {
+			return false
+		}
+		due := v
+		if recorded {
+			// All that was due is confirmed; only the message is still to be given up.
+			due = queue.Verdict{Action: queue.Done}
+		}
+		err := d.Settle(m.settling, due, func() {
+			if !recorded {
+				recorded = true
+				m.record(e, v)
+			}
+		})
+		switch {
+		case err == nil:
+			m.History.Acked(e.recordID())
+			return true
+		case errors.Is(err, queue.ErrLost):
+			m.Log.Info("delivery lost", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), "confirmed", recorded)
+			if !e.begun {
+				return false // it comes again as if for the first time
+			}
+		case m.settling.Err() != nil:
+			return false
+		default:
+			m.Log.Error("task not settled, trying again", logkey.Task, e.attempt.Task.ID, logkey.Err, err)
+			select {
+			case <-time.After(time.Second):
+			case <-m.settling.Done():
+				return false
+			}
+		}
+	}
+}
+
+// deliveryOf returns the entry's delivery, waiting for one where it is lost; nil when none comes.
+func (m *Manager) deliveryOf(e *entry) queue.Delivery {
+	ctx, cancel := context.WithTimeout(m.settling, comeBack)
+	defer cancel()
+	for {
+		m.mu.Lock()
+		d, atHand, arrived := e.delivery, e.atHand(), e.arrived
+		m.mu.Unlock()
+		if atHand {
+			return d
+		}
+		if !e.begun {
+			return nil
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			if m.settling.Err() == nil {
+				m.Log.Error("ended task given up: its message was not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
+				m.Runner.Release(e.attempt.ID())
+			}
+			return nil
+		}
+	}
+}
+
+// record remembers the settlement, says it, and wakes those who wait for the task. It runs between the confirm and the
+// acknowledgement.
+func (m *Manager) record(e *entry, v queue.Verdict) {
+	a := &e.attempt
+	r := Record{ID: e.recordID(), Command: commandLine(&a.Task), Band: a.Band, Labels: a.Task.Labels,
+		Fingerprint: a.Fingerprint, SettledAt: time.Now()}
+	switch {
+	case v.Result != nil:
+		r.Result = *v.Result
+	case v.Action == queue.Retry && e.begun:
+		// Not ended: the state stays empty, the history tells how far it got.
+		r.Result = queue.Result{ID: a.Task.ID, Name: a.Task.Name, Pool: a.Task.Pool, Attempt: a.Number, Attempts: v.History,
+			Host: a.Host, QueuedAt: &a.QueuedAt}
+		if n := len(v.History); n > 0 {
+			r.Result.Cause, r.Result.Message = v.History[n-1].Cause, v.History[n-1].Message
+		}
+	default:
+		return
+	}
+	if err := m.History.Put(r); err != nil {
+		m.Log.Error("settled task not recorded", logkey.Task, a.Task.ID, logkey.Err, err)
+	}
+	switch v.Action {
+	case queue.Retry:
+		m.Log.Info("task tried again", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.Delay, v.Delay, logkey.Reason, r.Result.Message)
+	case queue.Bury:
+		m.Log.Warn("task buried", logkey.Task, a.Task.ID, logkey.State, string(r.Result.State), logkey.Cause, string(r.Result.Cause), logkey.Reason, v.Reason)
+	default:
+		m.Log.Info("task ended", logkey.Task, a.Task.ID, logkey.State, string(r.Result.State), logkey.Cause, string(r.Result.Cause))
+	}
+	m.wake(a.Task.ID, r.Result.State)
+}
+
+// wake tells those who wait for the task that it ended.
+func (m *Manager) wake(taskID string, s queue.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s != "" {
+		delete(m.again, taskID)
+		for _, c := range m.waiters[taskID] {
+			close(c)
+		}
+		delete(m.waiters, taskID)
+	}
+	m.notify()
+}

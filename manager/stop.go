@@ -1,0 +1,111 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// settleTime is how long ended tasks may take to be settled once all workers are gone or let go of. It covers the
+// reconnecting to a broker that is restarted; what is not settled by then the queue delivers again.
+const settleTime = 10 * time.Second
+
+// stop drains: nothing new starts, what waits goes back, what runs may finish within the drain timeout.
+func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, stopSettling context.CancelFunc) {
+	m.mu.Lock()
+	m.state = draining
+	m.setDemand()
+	running := len(m.active)
+	for _, e := range m.waiting {
+		if e.atHand() {
+			m.close(e, queue.Verdict{Action: queue.Return})
+		}
+	}
+	m.waiting = nil
+	m.notify()
+	m.mu.Unlock()
+	m.Log.Info("draining", "running", running, "timeout", m.config.DrainTimeout, "on_stop", string(m.config.OnStop))
+
+	done := make(chan struct{})
+	go func() {
+		m.group.Wait()
+		close(done)
+	}()
+	if m.config.OnStop == KeepWorkers {
+		m.Detach()
+	} else {
+		m.drainWorkers(hurry, stopWork, done)
+	}
+	select {
+	case <-done:
+	case <-time.After(settleTime):
+		m.Log.Warn("tasks left unsettled: the queue will deliver them again", logkey.Count, m.unsettled())
+	}
+	stopSettling()
+	stopWork(isolation.ErrKill)
+	<-done
+	m.mu.Lock()
+	m.state = stopped
+	m.mu.Unlock()
+	m.Log.Info("manager stopped", logkey.Host, m.config.Host)
+}
+
+// drainWorkers returns when all workers have ended: by themselves, or told to after the drain timeout, or killed when
+// hurry ends.
+func (m *Manager) drainWorkers(hurry context.Context, stopWork context.CancelCauseFunc, done <-chan struct{}) {
+	timer := time.NewTimer(m.config.DrainTimeout)
+	defer timer.Stop()
+	var cause error
+	select {
+	case <-done:
+		return
+	case <-m.noWorker():
+		return
+	case <-timer.C:
+		m.Log.Warn("drain timeout: stopping the workers that are left", "timeout", m.config.DrainTimeout)
+	case <-hurry.Done():
+		m.Log.Warn("asked again to stop: killing the workers that are left")
+		cause = isolation.ErrKill
+	}
+	m.mu.Lock()
+	m.drained = true
+	m.mu.Unlock()
+	stopWork(cause)
+	select {
+	case <-m.noWorker():
+	case <-hurry.Done():
+		// They were told to stop; the keeper sees to it that they do, and keeps their exits for the next manager.
+		m.Detach()
+		<-m.noWorker()
+	}
+}
+
+// noWorker returns a channel that is closed once no entry has a worker.
+func (m *Manager) noWorker() <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		for {
+			m.mu.Lock()
+			changed, busy := m.changed, false
+			for _, e := range m.active {
+				busy = busy || e.status == Running || e.status == Stopping
+			}
+			m.mu.Unlock()
+			if !busy {
+				return
+			}
+			<-changed
+		}
+	}()
+	return c
+}
+
+func (m *Manager) unsettled() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.active) + len(m.closing)
+}

@@ -1,0 +1,184 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// maxResult is the largest accepted result file in bytes; the task format sets it.
+const maxResult = 1 << 20
+
+// Config is what a runner needs to know of the host.
+type Config struct {
+	// Dir is where attempts have their directories.
+	Dir string
+	// OutputMax is the most bytes kept of each output stream of an attempt.
+	OutputMax int64
+	// Tail is how many bytes of the end of each stream a result carries.
+	Tail int64
+	Log  *slog.Logger
+}
+
+// Files runs attempts in a sandbox, each with a directory of its own under Config.Dir that outlives it.
+type Files struct {
+	next   Runner
+	config Config
+}
+
+// New returns the runner of a host: attempts run in sandbox, each in a directory of its own.
+func New(sandbox isolation.Sandbox, c Config) *Files {
+	r := &Files{config: c}
+	r.next = &base{sandbox: sandbox, place: r.place, outputMax: c.OutputMax}
+	return r
+}
+
+func (r *Files) place(attemptID string) files { return files{filepath.Join(r.config.Dir, attemptID)} }
+
+// Output returns the paths of the attempt's standard output and standard error.
+func (r *Files) Output(attemptID string) (stdout, stderr string) {
+	f := r.place(attemptID)
+	return f.stdout(), f.stderr()
+}
+
+// Remove removes all that is kept of an ended attempt.
+func (r *Files) Remove(attemptID string) error { return os.RemoveAll(r.place(attemptID).dir) }
+
+// Run lays the attempt's directory out, runs it, and takes from the directory what belongs to the outcome.
+func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
+	f := r.place(a.ID())
+	if err := r.lay(f, a); err != nil {
+		now := time.Now()
+		return Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: now, FinishedAt: now}, nil
+	}
+	o, err := r.next.Run(ctx, a, started)
+	if err != nil {
+		return o, err
+	}
+	r.collect(f, &o)
+	if err := os.RemoveAll(f.scratch()); err != nil {
+		r.config.Log.Error("scratch directory not removed", "attempt", a.ID(), "err", err)
+	}
+	os.Remove(f.stdin())
+	return o, nil
+}
+
+// lay makes the directory, unless the attempt is one that an earlier life began: then everything is in use.
+func (r *Files) lay(f files, a *Attempt) error {
+	if a.joined {
+		return nil
+	}
+	// A task id that came before may have left a directory of this name.
+	if err := os.Mkdir(f.dir, 0o700); errors.Is(err, os.ErrExist) {
+		if err := os.RemoveAll(f.dir); err != nil {
+			return fmt.Errorf("cannot clear the attempt's directory: %w", err)
+		}
+		if err := os.Mkdir(f.dir, 0o700); err != nil {
+			return fmt.Errorf("cannot make the attempt's directory: %w", err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("cannot make the attempt's directory: %w", err)
+	}
+	if err := os.Mkdir(f.scratch(), 0o700); err != nil {
+		return fmt.Errorf("cannot make the scratch directory: %w", err)
+	}
+	if in := input(&a.Task); len(in) > 0 {
+		if err := os.WriteFile(f.stdin(), in, 0o600); err != nil {
+			return fmt.Errorf("cannot write the worker's standard input: %w", err)
+		}
+	}
+	return nil
+}
+
+// collect reads the result and the ends of the output.
+func (r *Files) collect(f files, o *Outcome) {
+	result, err := readResult(f.result())
+	if err != nil {
+		o.Message = strings.TrimPrefix(o.Message+"; "+err.Error(), "; ")
+	}
+	o.Result = result
+	o.StdoutTail = r.tail(f.stdout())
+	o.StderrTail = r.tail(f.stderr())
+}
+
+// open opens a file that a worker may have put there: never through a link, never waiting for a pipe's other end.
+func open(path string) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("it is no regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+func readResult(path string) (json.RawMessage, error) {
+	f, info, err := open(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, syscall.ELOOP):
+		return nil, errors.New("the result file was ignored: it is a symbolic link")
+	case err != nil:
+		return nil, fmt.Errorf("the result file was ignored: %w", err)
+	}
+	defer f.Close()
+	if info.Size() > maxResult {
+		return nil, fmt.Errorf("the result file was ignored: it has %d bytes, and at most %d are taken", info.Size(), maxResult)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxResult+1))
+	if err != nil {
+		return nil, fmt.Errorf("the result file was ignored: %w", err)
+	}
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if !json.Valid(b) || !utf8.Valid(b) {
+		return nil, errors.New("the result file was ignored: it does not hold one JSON value in UTF-8")
+	}
+	return b, nil
+}
+
+func (r *Files) tail(path string) string {
+	f, info, err := open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	from := max(0, info.Size()-r.config.Tail)
+	b := make([]byte, info.Size()-from)
+	n, _ := f.ReadAt(b, from)
+	return strings.ToValidUTF8(string(b[:n]), "\uFFFD")
+}
+
+// Held lists what an earlier life began.
+func (r *Files) Held(ctx context.Context) ([]Held, error) {
+	held, err := r.next.Held(ctx)
+	for i := range held {
+		held[i].Attempt.joined = true
+	}
+	return held, err
+}
+
+// Release forgets an ended attempt. Its output stays until Remove.
+func (r *Files) Release(attemptID string) { r.next.Release(attemptID) }

@@ -1,0 +1,102 @@
+// Package worker carries one attempt from its lease to its outcome.
+//
+// # Theory of operation
+//
+// An [Attempt] is a task, the number of the try and what it may use. A [Runner] runs it and returns an [Outcome]: a value
+// with one cause. The base runner (New) builds the program's [isolation.Spec], hands it to the sandbox and classifies the
+// exit; one decorator per concern is laid around it: WithDirectory gives the attempt its files. The pure parts (spec,
+// classify) know nothing of the world.
+//
+// The attempt travels with the program as the sandbox's note, so that a manager that starts anew finds everything that it
+// needs to go on with a worker that its predecessor began.
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Lease is what a running attempt holds of its host.
+type Lease struct {
+	// MilliCPU is in thousandths of a core.
+	MilliCPU int64 `json:"milli_cpu"`
+	// Memory and Disk are in bytes.
+	Memory int64 `json:"memory"`
+	Disk   int64 `json:"disk"`
+}
+
+// Attempt is one try at a task on this host.
+type Attempt struct {
+	// Task has its type resolved and the host's defaults filled in.
+	Task queue.Task `json:"task"`
+	// Number counts the attempts at the task on all hosts, from 1.
+	Number int    `json:"number"`
+	Host   string `json:"host"`
+	Lease  Lease  `json:"lease"`
+	// Band and QueuedAt are the message's, for those who ask while no delivery is at hand.
+	Band     queue.Band `json:"band"`
+	QueuedAt time.Time  `json:"queued_at"`
+	// History holds the attempts before this one.
+	History []queue.Past `json:"history,omitempty"`
+	// Fingerprint tells messages with the same task id apart.
+	Fingerprint [16]byte `json:"fingerprint"`
+
+	// joined says that an earlier life began it.
+	joined bool
+}
+
+// ID names the attempt: "<task id>.<number>".
+func (a *Attempt) ID() string { return queue.AttemptID(a.Task.ID, a.Number) }
+
+// Outcome is how an attempt ended.
+type Outcome struct {
+	Cause queue.Cause
+	// Message is one sentence, or empty when the worker succeeded and there is nothing to say.
+	Message string
+	// ExitCode is nil unless the worker exited by itself.
+	ExitCode *int
+	// Signal is the name of the signal that ended the worker, or empty.
+	Signal     string
+	StartedAt  time.Time
+	FinishedAt time.Time
+	Usage      queue.Usage
+	// Result is what the worker wrote to MAYFLY_RESULT, or nil.
+	Result     json.RawMessage
+	StdoutTail string
+	StderrTail string
+}
+
+// Past returns the outcome as an entry of the task's history.
+func (o *Outcome) Past(a *Attempt) queue.Past {
+	return queue.Past{Attempt: a.Number, Host: a.Host, Cause: o.Cause, ExitCode: o.ExitCode, Signal: o.Signal,
+		Message: shorten(o.Message, maxPastMessage), StartedAt: o.StartedAt, FinishedAt: o.FinishedAt}
+}
+
+// maxPastMessage bounds a message in the history, in bytes: a hundred entries must fit one AMQP header frame.
+const maxPastMessage = 200
+
+// Held is an attempt that an earlier life of the manager began.
+type Held struct {
+	Attempt Attempt
+	PID     int
+	// StartedAt is when its worker was born.
+	StartedAt time.Time
+	// Ended says that its worker has ended; Run returns its outcome at once.
+	Ended bool
+}
+
+// Runner runs attempts.
+type Runner interface {
+	// Run runs the attempt's worker, or joins the one that is held under its id, and returns its outcome when nothing of
+	// it is left. started (when not nil) is called once the worker runs. When ctx ends the worker is stopped and the
+	// outcome's cause is cancelled. An error means that the outcome is not known because the runner was let go of
+	// (isolation.ErrDetached).
+	Run(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (Outcome, error)
+	// Held lists the attempts that an earlier life left.
+	Held(ctx context.Context) ([]Held, error)
+	// Release forgets an ended attempt, once it is settled.
+	Release(attemptID string)
+}

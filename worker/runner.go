@@ -1,0 +1,70 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// base runs attempts in a sandbox; it takes the attempt's files as given.
+type base struct {
+	sandbox   isolation.Sandbox
+	place     func(attemptID string) files
+	outputMax int64
+}
+
+func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
+	s := spec(a, b.place(a.ID()), b.outputMax)
+	note, err := json.Marshal(noted(a))
+	if err != nil {
+		return Outcome{}, fmt.Errorf("cannot encode the attempt: %w", err)
+	}
+	s.Note = note
+	begun := time.Now()
+	exit, err := b.sandbox.Run(ctx, s, func(st isolation.Started) {
+		if started != nil {
+			started(st.PID, st.At)
+		}
+	})
+	switch {
+	case errors.Is(err, isolation.ErrDetached):
+		return Outcome{}, err
+	case err != nil && ctx.Err() != nil:
+		return Outcome{Cause: queue.CauseCancelled, Message: "the worker was stopped before it began",
+			StartedAt: begun, FinishedAt: time.Now()}, nil
+	case err != nil:
+		// The sandbox failed, not the program: the host's fault, whatever the task was.
+		return Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}, nil
+	}
+	return classify(&a.Task, &exit), nil
+}
+
+func (b *base) Held(ctx context.Context) ([]Held, error) {
+	list, err := b.sandbox.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make([]Held, 0, len(list))
+	for _, h := range list {
+		var a Attempt
+		if err := json.Unmarshal(h.Note, &a); err != nil || a.ID() != h.ID {
+			return nil, fmt.Errorf("cannot read the note of %s, which an earlier version may have written: %w", h.ID, err)
+		}
+		held = append(held, Held{Attempt: a, PID: h.Started.PID, StartedAt: h.Started.At, Ended: h.Exit != nil})
+	}
+	return held, nil
+}
+
+func (b *base) Release(attemptID string) { b.sandbox.Release(attemptID) }
+
+// noted returns the attempt without what lies in the attempt's files and may be large.
+func noted(a *Attempt) *Attempt {
+	n := *a
+	n.Task.Params, n.Task.Stdin = nil, ""
+	return &n
+}

@@ -1,0 +1,83 @@
+package worker
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// path is the PATH of a worker whose task sets none: that of a Debian login shell for root.
+const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// files are the places of an attempt within its directory.
+type files struct{ dir string }
+
+func (f files) stdin() string   { return filepath.Join(f.dir, "stdin") }
+func (f files) stdout() string  { return filepath.Join(f.dir, "stdout") }
+func (f files) stderr() string  { return filepath.Join(f.dir, "stderr") }
+func (f files) result() string  { return filepath.Join(f.dir, "result") }
+func (f files) scratch() string { return filepath.Join(f.dir, "scratch") }
+
+// input returns what the worker reads on standard input: the task's params as JSON, or its stdin.
+func input(t *queue.Task) []byte {
+	if t.Params != nil {
+		return append(slices.Clone([]byte(t.Params)), '\n')
+	}
+	return []byte(t.Stdin)
+}
+
+// spec says what to run for the attempt.
+func spec(a *Attempt, f files, outputMax int64) isolation.Spec {
+	t := &a.Task
+	s := isolation.Spec{
+		ID:        a.ID(),
+		Args:      t.Command,
+		Env:       environment(a, f),
+		Dir:       t.Workdir,
+		Stdout:    f.stdout(),
+		Stderr:    f.stderr(),
+		OutputMax: outputMax,
+		Timeout:   t.Timeout,
+		Grace:     t.Grace,
+	}
+	if t.Shell != "" {
+		s.Args = []string{"/bin/sh", "-c", t.Shell}
+	}
+	if s.Dir == "" {
+		s.Dir = f.scratch()
+	}
+	if t.Params != nil || t.Stdin != "" {
+		s.Stdin = f.stdin()
+	}
+	return s
+}
+
+// environment is everything that the worker finds in its environment. Nothing is inherited; a task may set all names but
+// the reserved ones, which the decoder refuses and which are set last.
+func environment(a *Attempt, f files) []string {
+	t := &a.Task
+	env := map[string]string{"PATH": path, "HOME": f.scratch(), "TMPDIR": f.scratch(), "LANG": "C.UTF-8"}
+	maps.Copy(env, t.Environment)
+	maps.Copy(env, map[string]string{
+		"MAYFLY_TASK_ID":      t.ID,
+		"MAYFLY_ATTEMPT":      strconv.Itoa(a.Number),
+		"MAYFLY_HOST":         a.Host,
+		"MAYFLY_POOL":         t.Pool,
+		"MAYFLY_CPUS":         strconv.FormatFloat(float64(a.Lease.MilliCPU)/1000, 'f', -1, 64),
+		"MAYFLY_MEMORY_BYTES": strconv.FormatInt(a.Lease.Memory, 10),
+		"MAYFLY_GPUS":         "",
+		"MAYFLY_RESULT":       f.result(),
+		"MAYFLY_SCRATCH":      f.scratch(),
+		// Unset would show all GPUs to CUDA; empty shows none.
+		"CUDA_VISIBLE_DEVICES": "",
+	})
+	list := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, name+"="+env[name])
+	}
+	return list
+}
