@@ -20,7 +20,7 @@ type Record struct {
 	// SettledAt is when everything that was due was confirmed.
 	SettledAt time.Time `json:"settled_at"`
 	// AckedAt is when the message was given up; zero while that is in doubt.
-	AckedAt time.Time `json:"acked_at,omitzero"`
+	AckedAt time.Time `json:"-"`
 	// Remote says that another host ran the task and only its result is known here.
 	Remote bool `json:"remote,omitempty"`
 }

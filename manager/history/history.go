@@ -1,0 +1,389 @@
+// Package history keeps manager.History in a bbolt file.
+//
+// # Theory of operation
+//
+// Records are stored under a growing number, with two indexes: a task's latest record and an attempt's record. Commits are
+// shared (groupcommit). Without Options.Sync a commit is written but not flushed to the disk: it survives the death of
+// the process, which is what the record is for, and not that of the machine, with which all workers die too. A file
+// that a power cut has spoilt is moved aside: history is never the only source of what is owed to a producer.
+//
+// Old records go when new ones come: by number and by age, never on a timer, so that an idle host has nothing to do.
+package history
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/mayfly/mayfly/internal/groupcommit"
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/manager"
+)
+
+var (
+	recordsBucket  = []byte("records")  // number -> time of acknowledgement, record as JSON
+	tasksBucket    = []byte("tasks")    // task id -> number of its latest record
+	attemptsBucket = []byte("attempts") // attempt id -> number
+	cancelsBucket  = []byte("cancels")  // task id -> time of the mark
+)
+
+// cancelAge is how long a cancellation waits for its task to turn up.
+const cancelAge = 24 * time.Hour
+
+// Options of a store.
+type Options struct {
+	// MaxTasks is the number of records kept.
+	MaxTasks int
+	// MaxAge is how long they are kept; 0 means for ever.
+	MaxAge time.Duration
+	// Sync flushes each commit to the disk: needed where no broker keeps the results.
+	Sync bool
+	// OnDrop is called for each record that is dropped, on a goroutine of its own.
+	OnDrop func(manager.Record)
+	Log    *slog.Logger
+}
+
+// Store is a manager.History.
+type Store struct {
+	db      *bolt.DB
+	commits *groupcommit.Group
+	options Options
+
+	mu      sync.Mutex
+	count   int                  // of records
+	cancels map[string]time.Time // what the bucket holds: read for every task
+	drops   sync.WaitGroup
+}
+
+var _ manager.History = (*Store)(nil)
+
+// Open opens or makes the store. A file that cannot be read is moved aside, loudly.
+func Open(path string, o Options) (*Store, error) {
+	db, err := open(path, o)
+	if errors.Is(err, bolt.ErrTimeout) {
+		return nil, fmt.Errorf("cannot open the history %s: another manager uses it", path)
+	}
+	if err != nil {
+		aside := fmt.Sprintf("%s.spoilt-%d", path, time.Now().Unix())
+		if renameErr := os.Rename(path, aside); renameErr != nil {
+			return nil, fmt.Errorf("cannot open the history %s: %w", path, err)
+		}
+		o.Log.Error("history was spoilt and is begun anew", logkey.Path, aside, logkey.Err, err)
+		if db, err = open(path, o); err != nil {
+			return nil, fmt.Errorf("cannot open the history %s: %w", path, err)
+		}
+	}
+	s := &Store{db: db, commits: groupcommit.New(db), options: o, cancels: map[string]time.Time{}}
+	if err := s.load(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("cannot read the history %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// open opens the file and walks through it: bbolt panics on some kinds of spoilt pages, which is no way to start.
+func open(path string, o Options) (db *bolt.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if db != nil {
+				db.Close()
+			}
+			db, err = nil, fmt.Errorf("its pages are spoilt: %v", p)
+		}
+	}()
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, NoSync: !o.Sync, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{recordsBucket, tasksBucket, attemptsBucket, cancelsBucket} {
+			b, err := tx.CreateBucketIfNotExists(name)
+			if err != nil {
+				return err
+			}
+			if err := b.ForEach(func(k, v []byte) error { return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// load reads what is held in memory, and drops what is too old.
+func (s *Store) load() error {
+	now := time.Now()
+	var dropped []manager.Record
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		s.count = tx.Bucket(recordsBucket).Stats().KeyN
+		cancels := tx.Bucket(cancelsBucket)
+		err := cancels.ForEach(func(k, v []byte) error {
+			if at := decodeTime(v); now.Sub(at) < cancelAge {
+				s.cancels[string(k)] = at
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		dropped, err = s.prune(tx, s.count, now)
+		return err
+	})
+	s.count -= len(dropped)
+	s.drop(dropped)
+	return err
+}
+
+// Put implements manager.History.
+func (s *Store) Put(r manager.Record) error {
+	value, err := encode(r)
+	if err != nil {
+		return fmt.Errorf("cannot encode the record of %s: %w", r.ID, err)
+	}
+	added := 0
+	var dropped []manager.Record
+	err = s.commits.Update(func(tx *bolt.Tx) error {
+		added, dropped = 1, nil
+		records, attempts := tx.Bucket(recordsBucket), tx.Bucket(attemptsBucket)
+		if old := attempts.Get([]byte(r.ID)); old != nil { // a task id that was used before: its files are overwritten
+			if records.Get(old) != nil {
+				added = 0
+			}
+			if err := records.Delete(old); err != nil {
+				return err
+			}
+		}
+		n, err := records.NextSequence()
+		if err != nil {
+			return err
+		}
+		key := binary.BigEndian.AppendUint64(nil, n)
+		if err := records.Put(key, value); err != nil {
+			return err
+		}
+		if err := attempts.Put([]byte(r.ID), key); err != nil {
+			return err
+		}
+		if err := tx.Bucket(tasksBucket).Put([]byte(r.Result.ID), key); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		count := s.count
+		s.mu.Unlock()
+		dropped, err = s.prune(tx, count+added, time.Now())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot store the record of %s: %w", r.ID, err)
+	}
+	s.mu.Lock()
+	s.count += added - len(dropped)
+	s.mu.Unlock()
+	s.drop(dropped)
+	return nil
+}
+
+// pruneMost bounds how many records one commit drops.
+const pruneMost = 16
+
+// prune deletes the oldest records while there are too many or they are too old.
+func (s *Store) prune(tx *bolt.Tx, count int, now time.Time) ([]manager.Record, error) {
+	var dropped []manager.Record
+	c := tx.Bucket(recordsBucket).Cursor()
+	for k, v := c.First(); k != nil && len(dropped) < pruneMost; k, v = c.First() {
+		r, err := decode(v)
+		if err != nil {
+			return nil, err
+		}
+		old := s.options.MaxAge > 0 && now.Sub(r.SettledAt) > s.options.MaxAge
+		if !old && count-len(dropped) <= s.options.MaxTasks {
+			break
+		}
+		for bucket, id := range map[*bolt.Bucket]string{tx.Bucket(attemptsBucket): r.ID, tx.Bucket(tasksBucket): r.Result.ID} {
+			if string(bucket.Get([]byte(id))) == string(k) {
+				if err := bucket.Delete([]byte(id)); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if err := c.Delete(); err != nil {
+			return nil, err
+		}
+		dropped = append(dropped, r)
+	}
+	return dropped, nil
+}
+
+func (s *Store) drop(records []manager.Record) {
+	if len(records) == 0 || s.options.OnDrop == nil {
+		return
+	}
+	s.drops.Go(func() {
+		for _, r := range records {
+			s.options.OnDrop(r)
+		}
+	})
+}
+
+// get reads the record that an index names.
+func (s *Store) get(index []byte, id string) (r manager.Record, ok bool) {
+	err := s.db.View(func(tx *bolt.Tx) error {
+		key := tx.Bucket(index).Get([]byte(id))
+		if key == nil {
+			return nil
+		}
+		value := tx.Bucket(recordsBucket).Get(key)
+		if value == nil {
+			return nil
+		}
+		ok = true
+		var err error
+		r, err = decode(value)
+		return err
+	})
+	if err != nil {
+		s.options.Log.Error("history not read", logkey.Err, err)
+		return r, false
+	}
+	return r, ok
+}
+
+// Get implements manager.History.
+func (s *Store) Get(taskID string) (manager.Record, bool) { return s.get(tasksBucket, taskID) }
+
+// Settled implements manager.History.
+func (s *Store) Settled(attemptID string) (manager.Record, bool) {
+	return s.get(attemptsBucket, attemptID)
+}
+
+// Recent implements manager.History.
+func (s *Store) Recent(n int) []manager.Record {
+	var list []manager.Record
+	err := s.db.View(func(tx *bolt.Tx) error {
+		tasks := tx.Bucket(tasksBucket)
+		c := tx.Bucket(recordsBucket).Cursor()
+		for k, v := c.Last(); k != nil && len(list) < n; k, v = c.Prev() {
+			r, err := decode(v)
+			if err != nil {
+				return err
+			}
+			// Earlier attempts of a task are part of its latest record.
+			if r.Result.State != "" && string(tasks.Get([]byte(r.Result.ID))) == string(k) {
+				list = append(list, r)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.options.Log.Error("history not read", logkey.Err, err)
+	}
+	return list
+}
+
+// Acked implements manager.History.
+func (s *Store) Acked(attemptID string) {
+	now := time.Now()
+	s.commits.Later(func(tx *bolt.Tx) error {
+		key := tx.Bucket(attemptsBucket).Get([]byte(attemptID))
+		records := tx.Bucket(recordsBucket)
+		value := records.Get(key)
+		if key == nil || value == nil {
+			return nil
+		}
+		// bbolt's memory must not be written to.
+		value = append(encodeTime(now), value[timeSize:]...)
+		return records.Put(key, value)
+	})
+}
+
+// MarkCancel implements manager.History.
+func (s *Store) MarkCancel(taskID string, at time.Time) error {
+	s.mu.Lock()
+	expired := []string{}
+	for id, marked := range s.cancels {
+		if at.Sub(marked) > cancelAge {
+			expired = append(expired, id)
+			delete(s.cancels, id)
+		}
+	}
+	s.cancels[taskID] = at
+	s.mu.Unlock()
+	err := s.commits.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(cancelsBucket)
+		for _, id := range expired {
+			if err := b.Delete([]byte(id)); err != nil {
+				return err
+			}
+		}
+		return b.Put([]byte(taskID), encodeTime(at))
+	})
+	if err != nil {
+		return fmt.Errorf("cannot store the cancellation of %s: %w", taskID, err)
+	}
+	return nil
+}
+
+// CancelMark implements manager.History.
+func (s *Store) CancelMark(taskID string) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.cancels[taskID]
+	if !ok || time.Since(at) > cancelAge {
+		return time.Time{}, false
+	}
+	return at, true
+}
+
+// Close waits for what is under way and closes the file.
+func (s *Store) Close() error {
+	s.commits.Flush()
+	s.drops.Wait()
+	return s.db.Close()
+}
+
+// encode puts the time of acknowledgement before the JSON, so that it can be changed without reading the rest.
+func encode(r manager.Record) ([]byte, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return append(encodeTime(r.AckedAt), text...), nil
+}
+
+func decode(b []byte) (r manager.Record, err error) {
+	if len(b) < timeSize {
+		return r, errors.New("the record is cut off")
+	}
+	err = json.Unmarshal(b[timeSize:], &r)
+	r.AckedAt = decodeTime(b[:timeSize])
+	return r, err
+}
+
+const timeSize = 8
+
+// encodeTime writes a time as nanoseconds, and the zero time as 0.
+func encodeTime(t time.Time) []byte {
+	if t.IsZero() {
+		return make([]byte, timeSize)
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano()))
+}
+
+func decodeTime(b []byte) time.Time {
+	n := binary.BigEndian.Uint64(b)
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n))
+}
