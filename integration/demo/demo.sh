@@ -60,7 +60,13 @@ say "Stopping the manager"
 kill -TERM "$manager"
 wait "$manager"
 manager=
-if left=$(pgrep -f "$work" -a); then echo "still running: $left"; exit 1; fi
+for process in /proc/[0-9]*; do
+	# What we started has the temporary directory in its arguments or as its working directory.
+	if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$work" || [[ $(readlink "$process/cwd" || true) == "$work"* ]]; then
+		echo "still running: $(tr '\0' ' ' <"$process/cmdline")"
+		exit 1
+	fi
+done 2>/dev/null
 echo "nothing is left running"
 # One task was meant to fail: the exit code of submit says so.
 test "$status" -eq 1

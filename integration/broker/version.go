@@ -1,0 +1,74 @@
+package broker
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Version is one of the supported RabbitMQ versions.
+type Version string
+
+// The versions: one per generation whose behaviour differs.
+const (
+	V310 Version = "3.10"
+	V40  Version = "4.0"
+	V43  Version = "4.3"
+)
+
+// Versions lists all versions, oldest first.
+var Versions = []Version{V310, V40, V43}
+
+// serverGlob finds the server below the root of a system; the version stands in the folder's name.
+const serverGlob = "usr/lib/rabbitmq/lib/rabbitmq_server-"
+
+// root returns the root folder of the system that holds the version.
+func (v Version) root() string {
+	switch v {
+	case V40:
+		return filepath.Join(cache(), "debian-13")
+	case V43:
+		return filepath.Join(cache(), "debian-testing")
+	default:
+		return "/"
+	}
+}
+
+// find returns the version's root and the server's folder as seen from that root. It skips or fails the test where the
+// version is not installed.
+func (v Version) find(tb testing.TB) (root, server string) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		missing(tb, "RabbitMQ %s cannot run here: the tests' brokers need root (namespaces and bind mounts)", v)
+	}
+	root = v.root()
+	found, _ := filepath.Glob(filepath.Join(root, serverGlob+string(v)+".*"))
+	if len(found) == 0 {
+		missing(tb, "RabbitMQ %s is not installed below %s: run integration/setup.sh", v, root)
+	}
+	return root, "/" + serverGlob[:len(serverGlob)-len("rabbitmq_server-")] + filepath.Base(found[0])
+}
+
+// missing skips the test loudly, or fails it where nothing may be skipped.
+func missing(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if os.Getenv("MAYFLY_TEST_REQUIRE") == "1" {
+		tb.Fatalf(format, args...)
+	}
+	tb.Skipf("SKIPPED: "+format, args...)
+}
+
+// cache returns the folder in which integration/setup.sh keeps the Debian trees.
+func cache() string {
+	if dir := os.Getenv("MAYFLY_TEST_CACHE"); dir != "" {
+		return dir
+	}
+	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
+		return filepath.Join(dir, "mayfly")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "/root"
+	}
+	return filepath.Join(home, ".cache", "mayfly")
+}

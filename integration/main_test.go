@@ -1,0 +1,38 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/mayfly/mayfly/integration/broker"
+)
+
+// binary is the path of the built mayfly.
+var binary string
+
+type build struct{ broker.Main }
+
+// Run builds the binary, then runs the tests.
+func (b build) Run() int {
+	dir, err := os.MkdirTemp("", "mayfly-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "mayfly")
+	c := exec.Command("go", "build", "-o", binary, "github.com/mayfly/mayfly")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build the binary: %v\n%s", err, out)
+		return 1
+	}
+	return b.Main.Run()
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(build{broker.Main{M: m}}) }

@@ -1,0 +1,386 @@
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+)
+
+// Config says where a host's keeper lives and how to start it.
+type Config struct {
+	// Dir is the state directory; there is one keeper per directory.
+	Dir string
+	// Argv starts a keeper; Dir is appended.
+	Argv []string
+	// Env is the keeper's environment. It needs none, and must hold no secret.
+	Env []string
+	// Idle is how long the keeper stays when it holds nothing: 2 s when 0.
+	Idle time.Duration
+	Log  *slog.Logger
+}
+
+// Client runs programs through the host's keeper, which it starts when there is one to run and sends away when there has been
+// none for a while.
+type Client struct {
+	config Config
+
+	connecting sync.Mutex // one attempt at a time to find or start the keeper; taken before mu
+
+	mu       sync.Mutex
+	link     *link // nil while there is no keeper
+	runs     map[string]*run
+	held     map[string]held // by id: what the keeper holds and no run waits for
+	detached bool
+	idle     *time.Timer
+}
+
+var _ isolation.Sandbox = (*Client)(nil)
+
+// link is the connection to one keeper.
+type link struct {
+	peer *peer
+	gone chan struct{} // closed when the keeper has ended or let go of us, and what that means has been dealt with
+	bye  bool          // the keeper quit in good order
+	quit bool          // it was asked to
+}
+
+// run is one call of Run.
+type run struct {
+	started   chan isolation.Started // holds one
+	ended     chan struct{}          // closed when exit or err is set
+	exit      isolation.Exit
+	err       error
+	startedAt time.Time
+}
+
+// New returns a client. It does nothing until it is used.
+func New(c Config) *Client {
+	if c.Idle == 0 {
+		c.Idle = 2 * time.Second
+	}
+	return &Client{config: c, runs: map[string]*run{}, held: map[string]held{}}
+}
+
+// Run implements isolation.Sandbox.
+func (c *Client) Run(ctx context.Context, spec isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	r, err := c.begin(ctx, &spec)
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	done := ctx.Done()
+	for {
+		select {
+		case st := <-r.started:
+			if started != nil {
+				started(st)
+			}
+		case <-r.ended:
+			select {
+			case st := <-r.started:
+				if started != nil {
+					started(st)
+				}
+			default:
+			}
+			return r.exit, r.err
+		case <-done:
+			done = nil
+			c.tell(&frame{Op: opStop, ID: spec.ID, Kill: errors.Is(context.Cause(ctx), isolation.ErrKill)})
+		}
+	}
+}
+
+// begin has the keeper run the spec, or joins the program that it holds.
+func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) {
+	for {
+		l, err := c.connect(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		switch {
+		case c.detached:
+			c.mu.Unlock()
+			return nil, isolation.ErrDetached
+		case c.link != l || l.quit:
+			c.mu.Unlock()
+			select { // it is about to end; another one will be started
+			case <-l.gone:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			continue
+		case c.runs[spec.ID] != nil:
+			c.mu.Unlock()
+			return nil, fmt.Errorf("cannot run %s: it is being run", spec.ID)
+		}
+		r := &run{started: make(chan isolation.Started, 1), ended: make(chan struct{}), startedAt: time.Now()}
+		if h, ok := c.held[spec.ID]; ok {
+			delete(c.held, spec.ID)
+			c.runs[spec.ID] = r
+			if h.Started.PID != 0 {
+				r.startedAt = h.Started.At
+				r.started <- h.Started
+			}
+			if h.Exit != nil {
+				c.end(spec.ID, *h.Exit, nil)
+			}
+		} else if err := ctx.Err(); err != nil {
+			c.mu.Unlock()
+			return nil, err
+		} else {
+			c.runs[spec.ID] = r
+			l.peer.send(&frame{Op: opRun, Spec: spec})
+		}
+		c.mu.Unlock()
+		return r, nil
+	}
+}
+
+// end completes a run: the exit is then held until it is released. The lock is held.
+func (c *Client) end(id string, exit isolation.Exit, err error) {
+	r := c.runs[id]
+	if r == nil {
+		return
+	}
+	delete(c.runs, id)
+	if err == nil && !exit.Lost {
+		c.held[id] = held{ID: id, Exit: &exit}
+	}
+	r.exit, r.err = exit, err
+	close(r.ended)
+	c.lookIdle()
+}
+
+// tell sends a frame to the keeper, if there is one.
+func (c *Client) tell(f *frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link != nil {
+		c.link.peer.send(f)
+	}
+}
+
+// Held implements isolation.Sandbox. Where no keeper lives, it sweeps what one that died has left.
+func (c *Client) Held(ctx context.Context) ([]isolation.Held, error) {
+	if _, err := c.connect(ctx, false); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]isolation.Held, 0, len(c.held))
+	for _, h := range c.held {
+		list = append(list, isolation.Held{ID: h.ID, Note: h.Note, Started: h.Started, Exit: h.Exit})
+	}
+	c.lookIdle()
+	return list, nil
+}
+
+// Release implements isolation.Sandbox.
+func (c *Client) Release(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, ok := c.held[id]; ok && h.Exit != nil {
+		delete(c.held, id)
+		if c.link != nil {
+			c.link.peer.send(&frame{Op: opRelease, ID: id})
+		}
+		c.lookIdle()
+	}
+}
+
+// Close lets go of the keeper, which lives on while it holds anything. All Runs return isolation.ErrDetached. It may be
+// called more than once.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.detached = true
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	for id := range c.runs {
+		c.end(id, isolation.Exit{}, isolation.ErrDetached)
+	}
+	l := c.link
+	c.mu.Unlock()
+	if l != nil {
+		l.peer.drain() // releases that are under way are not lost
+		l.peer.close()
+		<-l.gone
+	}
+	return nil
+}
+
+// lookIdle sends a keeper that holds nothing away after a while. The lock is held.
+func (c *Client) lookIdle() {
+	busy := len(c.runs) > 0 || len(c.held) > 0 || c.link == nil || c.detached
+	switch {
+	case busy && c.idle != nil:
+		c.idle.Stop()
+		c.idle = nil
+	case !busy && c.idle == nil:
+		c.idle = time.AfterFunc(c.config.Idle, c.quit)
+	}
+}
+
+func (c *Client) quit() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = nil
+	if c.link != nil && len(c.runs) == 0 && len(c.held) == 0 && !c.detached {
+		c.link.quit = true
+		c.link.peer.send(&frame{Op: opQuit})
+	}
+}
+
+// connect returns the link to the keeper; where none lives it starts one, or returns nil.
+func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
+	c.connecting.Lock()
+	defer c.connecting.Unlock()
+	c.mu.Lock()
+	l, detached := c.link, c.detached
+	c.mu.Unlock()
+	if detached {
+		return nil, isolation.ErrDetached
+	}
+	if l != nil {
+		return l, nil
+	}
+	var failure error
+	for range 5 { // a keeper that answers may be about to end
+		conn, err := c.dial()
+		if err != nil { // nobody answers: then nobody lives, for a keeper answers from before it says that it is ready
+			if err := c.sweep(); err != nil {
+				c.config.Log.Error("leftovers of a keeper that died", logkey.Err, err)
+			}
+			if !start {
+				return nil, nil
+			}
+			if err := c.start(ctx); err != nil {
+				return nil, err
+			}
+			if conn, err = c.dial(); err != nil {
+				return nil, fmt.Errorf("cannot reach the keeper that was just started: %w", err)
+			}
+		}
+		if l, failure = c.welcome(conn); failure == nil {
+			return l, nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, failure
+}
+
+func (c *Client) dial() (conn net.Conn, err error) {
+	err = throughDir(c.config.Dir, socketName, func(path string) error {
+		conn, err = net.Dial("unix", path)
+		return err
+	})
+	return conn, err
+}
+
+// welcome reads what the keeper holds and begins to listen.
+func (c *Client) welcome(conn net.Conn) (*link, error) {
+	r := bufio.NewReader(conn)
+	hello, err := readFrame(r)
+	if err == nil && hello.Op != opHello {
+		err = fmt.Errorf("it said %q first", hello.Op)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("cannot talk to the keeper: %w", err)
+	}
+	l := &link{peer: newPeer(conn), gone: make(chan struct{})}
+	c.mu.Lock()
+	c.link = l
+	for _, h := range hello.Held {
+		c.held[h.ID] = h
+	}
+	c.mu.Unlock()
+	go c.listen(l, r)
+	return l, nil
+}
+
+// listen takes in what the keeper says until it is gone.
+func (c *Client) listen(l *link, r *bufio.Reader) {
+	for {
+		f, err := readFrame(r)
+		if err != nil {
+			break
+		}
+		c.handle(l, f)
+	}
+	l.peer.close()
+	c.lost(l)
+}
+
+func (c *Client) handle(l *link, f *frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch f.Op {
+	case opStarted:
+		if r := c.runs[f.ID]; r != nil {
+			r.startedAt = f.Started.At
+			r.started <- *f.Started
+		} else if h, ok := c.held[f.ID]; ok {
+			h.Started = *f.Started
+			c.held[f.ID] = h
+		}
+	case opEnded:
+		if c.runs[f.ID] != nil {
+			c.end(f.ID, *f.Exit, nil)
+		} else if h, ok := c.held[f.ID]; ok {
+			h.Exit = f.Exit
+			c.held[f.ID] = h
+		}
+	case opFailed:
+		c.end(f.ID, isolation.Exit{}, errors.New(f.Error))
+	case opBusy:
+		l.quit = false
+		c.lookIdle()
+	case opBye:
+		l.bye = true
+	}
+}
+
+// lost deals with the end of a connection: in good order, by our own leave, or because the keeper died.
+func (c *Client) lost(l *link) {
+	c.mu.Lock()
+	detached := c.detached
+	c.mu.Unlock()
+	var verdict error // nil: lost with the keeper
+	switch {
+	case detached:
+		verdict = isolation.ErrDetached
+	case l.bye:
+	case c.alive():
+		c.config.Log.Error("another manager has taken the keeper over")
+		verdict = isolation.ErrDetached
+	default:
+		c.config.Log.Error("keeper lost: its workers are killed and their tasks run again")
+		if err := c.sweep(); err != nil {
+			c.config.Log.Error("workers left by the keeper that died", logkey.Err, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link = nil
+	now := time.Now()
+	for id, r := range c.runs {
+		c.end(id, isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: now}, verdict)
+	}
+	clear(c.held)
+	c.lookIdle()
+	close(l.gone)
+}

@@ -1,0 +1,167 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// pump copies the output of all workers from their pipes to their files: one thread that waits for all pipes at once, so
+// that a running worker costs no goroutine. Bytes go from pipe to file within the kernel.
+type pump struct {
+	epoll int
+	null  *os.File
+
+	mu      sync.Mutex
+	streams map[int32]*stream // by the pipe's descriptor
+}
+
+// stream is one pipe and its file.
+type stream struct {
+	mu      sync.Mutex // held while bytes are moved
+	pipe    int
+	file    *os.File
+	max     int64
+	kept    int64
+	dropped int64
+	ended   bool // the pipe is closed
+}
+
+func newPump() (*pump, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make an epoll descriptor: %w", err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	p := &pump{epoll: epoll, null: null, streams: map[int32]*stream{}}
+	go p.run() // for as long as the process lives
+	return p, nil
+}
+
+// open makes a file that takes what is written to the returned end of a pipe, at most max bytes of it. The caller closes
+// that end once the worker has it.
+func (p *pump) open(path string, max int64) (*stream, *os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make the output file: %w", err)
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	s := &stream{pipe: ends[0], file: file, max: max}
+	write := os.NewFile(uintptr(ends[1]), "|1")
+	fail := func(err error) (*stream, *os.File, error) {
+		write.Close()
+		s.close()
+		return nil, nil, fmt.Errorf("cannot watch a pipe: %w", err)
+	}
+	if err := unix.SetNonblock(s.pipe, true); err != nil {
+		return fail(err)
+	}
+	p.mu.Lock()
+	p.streams[int32(s.pipe)] = s
+	p.mu.Unlock()
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, s.pipe, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.pipe)}); err != nil {
+		p.forget(s)
+		return fail(err)
+	}
+	return s, write, nil
+}
+
+func (p *pump) run() {
+	events := make([]unix.EpollEvent, 64)
+	for {
+		n, err := unix.EpollWait(p.epoll, events, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			panic(fmt.Sprintf("cannot wait for output: %v", err)) // a broken descriptor: nothing would ever be copied again
+		}
+		for _, e := range events[:n] {
+			p.mu.Lock()
+			s := p.streams[e.Fd]
+			p.mu.Unlock()
+			if s == nil {
+				continue
+			}
+			s.mu.Lock()
+			if !s.ended && s.move(p.null, movesAtOnce) {
+				p.forget(s)
+				s.close()
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+const (
+	// moveSize is the most that one call moves: the usual size of a pipe.
+	moveSize = 64 << 10
+	// movesAtOnce keeps one flooding worker from holding up the others.
+	movesAtOnce = 16
+)
+
+// move moves what is in the pipe, at most n pieces of it, and reports whether the pipe has come to its end.
+func (s *stream) move(null *os.File, n int) (end bool) {
+	for range n {
+		to, size := s.file, min(moveSize, s.max-s.kept)
+		if size <= 0 {
+			to, size = null, moveSize
+		}
+		moved, err := unix.Splice(s.pipe, nil, int(to.Fd()), nil, int(size), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		switch {
+		case err == unix.EAGAIN:
+			return false
+		case err == unix.EINTR:
+		case err != nil && to == s.file:
+			// The disk is full, or the file system does not take it: keep no more, but go on reading, for a worker must not
+			// hang for it. What is not kept is counted.
+			s.max = s.kept
+		case err != nil, moved == 0:
+			return true
+		case to == s.file:
+			s.kept += moved
+		default:
+			s.dropped += moved
+		}
+	}
+	return false
+}
+
+// finish takes what the ended worker left in the pipe, closes it, and returns the number of bytes that were dropped, with a
+// notice of it at the end of the file. Whoever still holds the other end gets SIGPIPE.
+func (p *pump) finish(s *stream) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		// As much as a pipe can hold (1 MiB unless the administrator allows more), and no more: nobody may feed us for ever.
+		s.move(p.null, 2*(1<<20)/4096)
+		p.forget(s)
+		s.close()
+	}
+	if s.dropped > 0 {
+		fmt.Fprintf(s.file, "\n[mayfly: output stopped at %d bytes; %d more bytes were dropped]\n", s.kept, s.dropped)
+	}
+	s.file.Close()
+	return s.dropped
+}
+
+// forget stops watching the pipe. It comes before the descriptor is closed, which may then be used anew.
+func (p *pump) forget(s *stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.streams, int32(s.pipe))
+}
+
+func (s *stream) close() {
+	s.ended = true
+	unix.Close(s.pipe) // which also takes it from the epoll set
+}

@@ -1,0 +1,269 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/cgroup"
+	"github.com/mayfly/mayfly/isolation/process"
+)
+
+// program is one worker in the keeper's hands. The server's lock guards it.
+type program struct {
+	id      string
+	note    []byte
+	timeout time.Duration
+	grace   time.Duration
+	started isolation.Started
+	pid     int
+	group   *cgroup.Group // nil where there are none
+	out     *stream
+	err     *stream // the same as out where both go to one file
+	timer   *time.Timer
+	stopped isolation.Stop
+	killed  bool
+	// ending says that the leader was reaped; exit is set when nothing of it is left.
+	ending bool
+	exit   *isolation.Exit
+	// cancelled says that it is to be stopped as soon as it has a process; kill, without grace.
+	cancelled, kill bool
+}
+
+// emptyLimit is how long the processes of an ended program may take to die. Only one that is stuck in the kernel takes
+// longer than milliseconds.
+const emptyLimit = 5 * time.Second
+
+// begin takes a spec in and starts its program on a goroutine of its own, for that waits for a fork.
+func (s *server) begin(spec *isolation.Spec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.programs[spec.ID] != nil {
+		s.send(&frame{Op: opFailed, ID: spec.ID, Error: "cannot run it: the keeper holds another program with this id"})
+		return
+	}
+	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace}
+	s.programs[p.id] = p
+	s.spawning++
+	go s.run(p, spec)
+}
+
+func (s *server) run(p *program, spec *isolation.Spec) {
+	pid, err := s.fork(p, spec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spawning--
+	now := time.Now()
+	var fault *process.StartError
+	switch {
+	case errors.As(err, &fault):
+		p.ending = true
+		p.exit = &isolation.Exit{StartError: fault.Error(), StartedAt: now, FinishedAt: now}
+		s.send(&frame{Op: opEnded, ID: p.id, Exit: p.exit})
+	case err != nil:
+		delete(s.programs, p.id)
+		s.send(&frame{Op: opFailed, ID: p.id, Error: err.Error()})
+		s.lookIdle()
+	default:
+		p.pid, p.started = pid, isolation.Started{PID: pid, At: now}
+		s.byPID[pid] = p
+		s.send(&frame{Op: opStarted, ID: p.id, Started: &p.started})
+		if p.timeout > 0 {
+			p.timer = time.AfterFunc(p.timeout, func() { s.stop(p, isolation.TimedOut, false) })
+		}
+		if p.cancelled {
+			kill := p.kill
+			go s.stop(p, isolation.Asked, kill)
+		}
+		if early, ok := s.early[pid]; ok {
+			delete(s.early, pid)
+			s.reaped(p, early)
+		}
+	}
+	if s.spawning == 0 {
+		clear(s.early) // orphans that nobody waits for
+	}
+}
+
+// fork prepares the program's files and group and forks it.
+func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
+	var files [3]*os.File
+	defer func() {
+		for i, f := range files {
+			if f != nil && (i == 0 || f != files[i-1]) {
+				f.Close()
+			}
+		}
+		if err != nil {
+			s.discard(p)
+		}
+	}()
+	stdin := spec.Stdin
+	if stdin == "" {
+		stdin = os.DevNull
+	}
+	if files[0], err = os.OpenFile(stdin, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
+		return 0, fmt.Errorf("cannot open the standard input: %w", err)
+	}
+	if p.out, files[1], err = s.pump.open(spec.Stdout, spec.OutputMax); err != nil {
+		return 0, err
+	}
+	if p.err, files[2] = p.out, files[1]; spec.Stderr != spec.Stdout {
+		if p.err, files[2], err = s.pump.open(spec.Stderr, spec.OutputMax); err != nil {
+			return 0, err
+		}
+	}
+	var group *os.File
+	if s.groups != nil {
+		if p.group, err = s.groups.Create(p.id); err != nil {
+			return 0, err
+		}
+		if group, err = p.group.Open(); err != nil {
+			return 0, fmt.Errorf("cannot open the control group: %w", err)
+		}
+		defer group.Close()
+	}
+	env := append(spec.Env[:len(spec.Env):len(spec.Env)], markName+"="+s.mark+p.id)
+	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: group})
+}
+
+// discard undoes what was prepared for a program that did not start.
+func (s *server) discard(p *program) {
+	if p.out != nil {
+		s.pump.finish(p.out)
+	}
+	if p.err != nil && p.err != p.out {
+		s.pump.finish(p.err)
+	}
+	if p.group != nil {
+		p.group.Remove()
+	}
+	p.out, p.err, p.group = nil, nil, nil
+}
+
+// stop begins to stop a program: SIGTERM for all of its processes, its grace, SIGKILL.
+func (s *server) stop(p *program, why isolation.Stop, kill bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.ending {
+		return
+	}
+	if p.pid == 0 { // not forked yet
+		p.cancelled, p.kill = true, p.kill || kill
+		return
+	}
+	if p.stopped == isolation.NotStopped {
+		if exited(p.pid) {
+			return // by itself, and not yet reaped: nobody stopped it
+		}
+		p.stopped = why
+	} else if !kill {
+		return // it is being stopped
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	if kill || p.grace == 0 {
+		s.kill(p)
+		return
+	}
+	s.signal(p, syscall.SIGTERM)
+	s.signal(p, syscall.SIGCONT) // a stopped process takes no SIGTERM
+	p.timer = time.AfterFunc(p.grace, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !p.ending {
+			s.kill(p)
+		}
+	})
+}
+
+// exited reports whether a child has ended and waits to be reaped.
+func exited(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
+}
+
+func (s *server) kill(p *program) {
+	p.killed = true
+	if p.group != nil {
+		p.group.Kill()
+		return
+	}
+	s.signal(p, syscall.SIGKILL)
+}
+
+// signal reaches all processes of a program that has not been reaped, so that its PID is still its own.
+func (s *server) signal(p *program, sig syscall.Signal) {
+	if p.group != nil {
+		p.group.Signal(sig)
+		return
+	}
+	_ = syscall.Kill(-p.pid, sig)
+	for _, pid := range s.marked(p.id) {
+		_ = syscall.Kill(pid, sig)
+	}
+}
+
+// status is how a child ended.
+type status struct {
+	wait  syscall.WaitStatus
+	usage syscall.Rusage
+	at    time.Time
+}
+
+// reaped takes a leader's status; the rest of its program is ended next to it. The lock is held.
+func (s *server) reaped(p *program, st status) {
+	p.ending = true
+	delete(s.byPID, p.pid)
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	exit := &isolation.Exit{Stopped: p.stopped, Killed: p.killed, StartedAt: p.started.At, FinishedAt: st.at,
+		CPU:        time.Duration(st.usage.Utime.Nano() + st.usage.Stime.Nano()),
+		MemoryPeak: st.usage.Maxrss * 1024} // getrusage(2): in KiB
+	if st.wait.Signaled() {
+		exit.Signal = int(st.wait.Signal())
+	} else {
+		exit.Code = st.wait.ExitStatus()
+	}
+	go s.finish(p, exit)
+}
+
+// finish ends all that the leader left, takes the output and the account, and tells the exit.
+func (s *server) finish(p *program, exit *isolation.Exit) {
+	if p.group != nil {
+		if p.group.Populated() {
+			p.group.Kill()
+		}
+		if err := p.group.WaitEmpty(emptyLimit); err != nil {
+			s.log.Error("processes left", "program", p.id, logkey.Err, err)
+		}
+		if cpu, ok := p.group.CPU(); ok {
+			exit.CPU = cpu
+		}
+	} else {
+		s.killMarked(p)
+	}
+	exit.StdoutDropped = s.pump.finish(p.out)
+	if p.err != p.out {
+		exit.StderrDropped = s.pump.finish(p.err)
+	}
+	if p.group != nil {
+		if err := p.group.Remove(); err != nil {
+			s.log.Error("control group left", "program", p.id, logkey.Err, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.out, p.err, p.group, p.timer = nil, nil, nil, nil
+	p.exit = exit
+	s.send(&frame{Op: opEnded, ID: p.id, Exit: exit})
+}

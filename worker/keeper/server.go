@@ -1,0 +1,308 @@
+package keeper
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/cgroup"
+	"github.com/mayfly/mayfly/isolation/process"
+)
+
+const (
+	// spawners is the number of threads that fork. Two keep two cores busy; a fork blocks its thread for half a millisecond.
+	spawners = 4
+	// firstClient is how long a new keeper waits for the client that started it.
+	firstClient = 10 * time.Second
+	// lockLimit is how long a keeper that is about to end may still hold the lock.
+	lockLimit = 5 * time.Second
+)
+
+// server is the keeper.
+type server struct {
+	dir     string
+	mark    string
+	log     *slog.Logger
+	groups  *cgroup.Root // nil where there are none
+	spawner *process.Spawner
+	pump    *pump
+	done    chan struct{} // closed when the keeper is to end
+
+	mu       sync.Mutex
+	programs map[string]*program
+	byPID    map[int]*program
+	spawning int
+	early    map[int]status // of children whose fork has not been noted yet
+	client   *peer          // nil while there is none
+	ending   bool
+}
+
+// noCgroups, in the keeper's environment, has it do without control groups: for tests of hosts that have none.
+const noCgroups = "MAYFLY_TEST_NO_CGROUPS"
+
+// Main is the keeper's whole life: `mayfly keeper DIR`. It serves until it holds nothing and has no client or is told to
+// quit. Descriptor 3 is where it tells the client that started it how that went: nothing when all is well.
+func Main(args []string) error {
+	ready := os.NewFile(3, "ready")
+	s, listener, err := open(args)
+	if err != nil {
+		fmt.Fprint(ready, err)
+		return err
+	}
+	ready.Close()
+	return s.serve(listener)
+}
+
+func open(args []string) (*server, net.Listener, error) {
+	if len(args) != 1 {
+		return nil, nil, errors.New("cannot start a keeper by hand: the manager does that")
+	}
+	dir := args[0]
+	if err := lock(dir); err != nil {
+		return nil, nil, err
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, nil, fmt.Errorf("cannot become the parent of orphans: %w", err)
+	}
+	syscall.Umask(0o022)
+	// A worker's core dump is nobody's to read; limits are inherited.
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
+	}
+	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}),
+		programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}}
+	var err error
+	if s.pump, err = newPump(); err != nil {
+		return nil, nil, err
+	}
+	if os.Getenv(noCgroups) == "" {
+		s.groups, err = cgroup.Find(groupName(dir))
+		if err != nil {
+			s.log.Warn("doing without control groups", logkey.Err, err)
+		} else if err := os.WriteFile(filepath.Join(dir, placeName), []byte(s.groups.Dir()), 0o600); err != nil {
+			return nil, nil, fmt.Errorf("cannot note the place of the control groups: %w", err)
+		}
+	}
+	var listener net.Listener
+	err = throughDir(dir, socketName, func(path string) error {
+		_ = os.Remove(path) // we hold the lock: whoever bound it is gone
+		var err error
+		listener, err = net.Listen("unix", path)
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	s.spawner = process.NewSpawner(spawners)
+	return s, listener, nil
+}
+
+// lock makes sure that there is one keeper per directory. The lock goes with the process.
+func lock(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, lockName), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot open the keeper's lock: %w", err)
+	}
+	for end := time.Now().Add(lockLimit); ; <-time.After(5 * time.Millisecond) {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start: another keeper serves %s", dir)
+	}
+	return nil
+}
+
+func groupName(dir string) string { return "mayfly-" + markOf(dir)[:8] }
+
+// serve answers clients and reaps children until the keeper is to end.
+func (s *server) serve(l net.Listener) error {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	go s.accept(l)
+	first := time.AfterFunc(firstClient, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lookIdle()
+	})
+	defer first.Stop()
+	for {
+		select {
+		case <-children:
+			s.reap()
+		case <-s.done:
+			_ = killAll(emptyLimit, func() []int { return markedProcesses(s.mark, false) })
+			for _, name := range []string{socketName, placeName} {
+				os.Remove(filepath.Join(s.dir, name))
+			}
+			return nil
+		}
+	}
+}
+
+// reap takes the status of every child that has ended: leaders, and orphans that came to us as the subreaper. To wait for
+// any child is right here and only here: this process has no other children.
+func (s *server) reap() {
+	for {
+		var st status
+		pid, err := syscall.Wait4(-1, &st.wait, syscall.WNOHANG, &st.usage)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		st.at = time.Now()
+		s.mu.Lock()
+		if p := s.byPID[pid]; p != nil {
+			s.reaped(p, st)
+		} else if s.spawning > 0 {
+			s.early[pid] = st
+		}
+		s.mu.Unlock()
+	}
+}
+
+// accept takes clients, one at a time: a new one takes over.
+func (s *server) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			s.log.Error("no more clients", logkey.Err, err)
+			return
+		}
+		if !ours(conn) {
+			conn.Close()
+			continue
+		}
+		p := newPeer(conn)
+		s.mu.Lock()
+		if s.ending {
+			s.mu.Unlock()
+			p.close()
+			continue
+		}
+		if s.client != nil {
+			s.client.close()
+		}
+		s.client = p
+		hello := &frame{Op: opHello}
+		for _, g := range s.programs {
+			hello.Held = append(hello.Held, held{ID: g.id, Note: g.note, Started: g.started, Exit: g.exit})
+		}
+		p.send(hello)
+		s.mu.Unlock()
+		go s.listen(p)
+	}
+}
+
+// ours reports whether the other end belongs to our user or to root.
+func ours(conn net.Conn) bool {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	ok := false
+	_ = raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		ok = err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
+	})
+	return ok
+}
+
+// listen does what a client asks until it is gone.
+func (s *server) listen(p *peer) {
+	r := bufio.NewReader(p.conn)
+	for {
+		f, err := readFrame(r)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				s.log.Warn("client lost", logkey.Err, err)
+			}
+			break
+		}
+		s.handle(f)
+	}
+	p.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == p {
+		s.client = nil
+		s.lookIdle()
+	}
+}
+
+func (s *server) handle(f *frame) {
+	switch f.Op {
+	case opRun:
+		s.begin(f.Spec)
+	case opStop:
+		s.mu.Lock()
+		p := s.programs[f.ID]
+		s.mu.Unlock()
+		if p != nil {
+			s.stop(p, isolation.Asked, f.Kill)
+		}
+	case opRelease:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if p := s.programs[f.ID]; p != nil && p.exit != nil {
+			delete(s.programs, f.ID)
+		}
+		s.lookIdle()
+	case opQuit:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.programs) > 0 || s.spawning > 0 {
+			s.send(&frame{Op: opBusy})
+			return
+		}
+		s.send(&frame{Op: opBye})
+		s.end()
+	}
+}
+
+// lookIdle ends a keeper that holds nothing and has nobody to serve. The lock is held.
+func (s *server) lookIdle() {
+	if s.client == nil && len(s.programs) == 0 && s.spawning == 0 {
+		s.end()
+	}
+}
+
+// end lets serve return, once all that was said has been sent. The lock is held.
+func (s *server) end() {
+	if s.ending {
+		return
+	}
+	s.ending = true
+	p := s.client
+	go func() {
+		if p != nil {
+			p.drain()
+		}
+		close(s.done)
+	}()
+}
+
+// send tells the client, if there is one. A client that comes later learns it from what is held. The lock is held by most
+// callers, so it must not block.
+func (s *server) send(f *frame) {
+	if p := s.client; p != nil {
+		p.send(f)
+	}
+}

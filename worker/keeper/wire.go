@@ -1,0 +1,105 @@
+package keeper
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/mayfly/mayfly/isolation"
+)
+
+// frame is one message between client and keeper: four bytes of length, big endian, then this as JSON.
+type frame struct {
+	Op      op                 `json:"op"`
+	ID      string             `json:"id,omitempty"`
+	Spec    *isolation.Spec    `json:"spec,omitempty"`
+	Kill    bool               `json:"kill,omitempty"`
+	Started *isolation.Started `json:"started,omitempty"`
+	Exit    *isolation.Exit    `json:"exit,omitempty"`
+	Error   string             `json:"error,omitempty"`
+	Held    []held             `json:"held,omitempty"`
+}
+
+type op string
+
+// What a client asks.
+const (
+	opRun     op = "run"     // Spec
+	opStop    op = "stop"    // ID, Kill: without grace
+	opRelease op = "release" // ID
+	opQuit    op = "quit"    // answered by opBusy, or by the end of the connection
+)
+
+// What a keeper says.
+const (
+	opHello   op = "hello"   // Held; the first frame of a connection
+	opStarted op = "started" // ID, Started
+	opEnded   op = "ended"   // ID, Exit
+	opFailed  op = "failed"  // ID, Error: the keeper could not run it
+	opBusy    op = "busy"
+	opBye     op = "bye" // the keeper quits and holds nothing
+)
+
+// held is a program as a keeper tells a new client of it.
+type held struct {
+	ID      string            `json:"id"`
+	Note    []byte            `json:"note"`
+	Started isolation.Started `json:"started"`
+	Exit    *isolation.Exit   `json:"exit,omitempty"`
+}
+
+// maxFrame bounds a frame in bytes: arguments and environment of a 16 MiB task, escaped, with room to spare.
+const maxFrame = 256 << 20
+
+func writeFrame(w io.Writer, f *frame) error {
+	body, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("cannot encode a frame: %w", err)
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...))
+	return err
+}
+
+func readFrame(r *bufio.Reader) (*frame, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxFrame {
+		return nil, fmt.Errorf("cannot read a frame of %d bytes", n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	f := new(frame)
+	if err := json.Unmarshal(body, f); err != nil {
+		return nil, fmt.Errorf("cannot decode a frame: %w", err)
+	}
+	return f, nil
+}
+
+// The files of a keeper in its directory.
+const (
+	socketName = "keeper.sock"
+	lockName   = "keeper.lock"
+	logName    = "keeper.log"
+	placeName  = "keeper.cgroup" // names the root of the control groups, while there is a keeper
+)
+
+// throughDir calls use with a path for a file in dir that is short enough for a socket's address (107 bytes, unix(7)),
+// however long the path of dir is.
+func throughDir(dir, name string, use func(path string) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return use(filepath.Join("/proc/self/fd", strconv.Itoa(int(d.Fd())), name))
+}
