@@ -1,0 +1,317 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// source is a queue.Source. The queue's lock guards it.
+type source struct {
+	q      *Queue
+	wake   chan struct{} // holds a token while a waiting Receive may find something
+	closed chan struct{}
+	once   sync.Once
+
+	demand int
+	out    map[*delivery]bool // handed out and not settled
+}
+
+// Source opens the queue's source. There is one at a time: a source that is open is returned again.
+func (q *Queue) Source() queue.Source {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.source == nil {
+		q.source = &source{q: q, wake: make(chan struct{}, 1), closed: make(chan struct{}), out: map[*delivery]bool{}}
+	}
+	return q.source
+}
+
+// Receive implements queue.Source.
+func (s *source) Receive(ctx context.Context) (queue.Delivery, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		d, err := s.take()
+		if err != nil {
+			return nil, err
+		}
+		if d != nil {
+			return d, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.closed:
+			return nil, queue.ErrClosed
+		case <-s.wake:
+		}
+	}
+}
+
+// take hands out the first message there is, or nil.
+func (s *source) take() (*delivery, error) {
+	q := s.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.source != s {
+		return nil, queue.ErrClosed
+	}
+	if len(s.out) >= s.demand {
+		return nil, nil
+	}
+	for _, band := range queue.Bands {
+		for _, pool := range q.options.Pools {
+			name := laneName(pool, band)
+			l := q.lanes[name]
+			if l == nil || l.ready == 0 {
+				continue
+			}
+			order, err := q.next(l, name)
+			if err != nil {
+				return nil, fmt.Errorf("cannot read the embedded queue: %w", err)
+			}
+			if order == 0 {
+				continue
+			}
+			return s.hand(l, name, order)
+		}
+	}
+	return nil, nil
+}
+
+// next finds the order of the lane's next message and moves the lane's position; 0 where there is none. The lock is held.
+func (q *Queue) next(l *lane, name string) (order uint64, err error) {
+	if len(l.back) > 0 {
+		order = l.back[0]
+		l.back = slices.Delete(l.back, 0, 1)
+		return order, nil
+	}
+	err = q.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(lanesBucket).Bucket([]byte(name))
+		if b == nil {
+			return nil
+		}
+		c := b.Cursor()
+		for k, _ := c.Seek(number(l.position + 1)); k != nil; k, _ = c.Next() {
+			l.position = parse(k)
+			if l.picked[l.position] {
+				delete(l.picked, l.position)
+				continue
+			}
+			order = l.position
+			return nil
+		}
+		return nil
+	})
+	return order, err
+}
+
+// hand makes a delivery of a message in a lane. The lock is held.
+func (s *source) hand(l *lane, name string, order uint64) (*delivery, error) {
+	d := &delivery{source: s, lane: name, order: order, lost: make(chan struct{})}
+	err := s.q.db.View(func(tx *bolt.Tx) error {
+		n := tx.Bucket(lanesBucket).Bucket([]byte(name)).Get(number(order))
+		if n == nil {
+			return errors.New("a message is gone")
+		}
+		d.number = parse(n)
+		var err error
+		d.message, _, err = unseal(tx.Bucket(messagesBucket).Get(n))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the embedded queue: %w", err)
+	}
+	d.message.Redelivered = order <= l.suspect
+	l.ready--
+	s.out[d] = true
+	return d, nil
+}
+
+// Demand implements queue.Source.
+func (s *source) Demand(n int) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	s.demand = n
+	s.q.stir()
+}
+
+// Close implements queue.Source.
+func (s *source) Close() error {
+	s.once.Do(func() {
+		close(s.closed)
+		s.q.mu.Lock()
+		defer s.q.mu.Unlock()
+		s.giveUp()
+		s.q.source = nil
+	})
+	return nil
+}
+
+// Break loses all deliveries that are out, as a broken connection would: they are delivered again. It is for tests.
+func (q *Queue) Break() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.source != nil {
+		q.source.giveUp()
+		q.stir()
+	}
+}
+
+// giveUp puts back all that is out. The lock is held.
+func (s *source) giveUp() {
+	for d := range s.out {
+		close(d.lost)
+		s.putBack(d)
+	}
+	clear(s.out)
+}
+
+// putBack lets a message that was handed out be handed out again. The lock is held.
+func (s *source) putBack(d *delivery) {
+	l := s.q.lane(d.lane)
+	i, _ := slices.BinarySearch(l.back, d.order)
+	l.back = slices.Insert(l.back, i, d.order)
+	l.ready++
+	l.suspect = max(l.suspect, d.order)
+}
+
+// delivery is a queue.Delivery.
+type delivery struct {
+	source  *source
+	lane    string
+	order   uint64
+	number  uint64
+	message queue.Message
+	lost    chan struct{}
+}
+
+// Message implements queue.Delivery.
+func (d *delivery) Message() queue.Message { return d.message }
+
+// Lost implements queue.Delivery.
+func (d *delivery) Lost() <-chan struct{} { return d.lost }
+
+// Settle implements queue.Delivery.
+func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !d.ours() {
+		return queue.ErrLost
+	}
+	if confirmed == nil {
+		confirmed = func() {}
+	}
+	switch v.Action {
+	case queue.Return:
+		q := d.source.q
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if !d.source.out[d] {
+			return queue.ErrLost
+		}
+		delete(d.source.out, d)
+		d.source.putBack(d)
+		q.stir()
+		return nil
+	case queue.Retry:
+		return d.retry(v, confirmed)
+	case queue.Bury:
+		if err := d.bury(v); err != nil {
+			return err
+		}
+	}
+	if v.Result != nil && d.source.q.options.OnResult != nil {
+		d.source.q.options.OnResult(d.message, *v.Result)
+	}
+	confirmed()
+	if !d.ours() {
+		return queue.ErrLost
+	}
+	if err := d.change(func(tx *bolt.Tx) error { return nil }); err != nil {
+		return err
+	}
+	d.settled()
+	return nil
+}
+
+func (d *delivery) ours() bool {
+	d.source.q.mu.Lock()
+	defer d.source.q.mu.Unlock()
+	return d.source.out[d]
+}
+
+func (d *delivery) settled() {
+	q := d.source.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(d.source.out, d)
+	q.stir()
+}
+
+// change removes the message together with another change.
+func (d *delivery) change(also func(tx *bolt.Tx) error) error {
+	err := d.source.q.commits.Update(func(tx *bolt.Tx) error {
+		if _, err := remove(tx, d.number); err != nil {
+			return err
+		}
+		return also(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("cannot settle a message: %w", err)
+	}
+	return nil
+}
+
+// retry replaces the message by its copy in one change: there is no moment with both or none.
+func (d *delivery) retry(v queue.Verdict, confirmed func()) error {
+	m := d.message
+	m.History = v.History
+	var ready time.Time
+	if v.Delay > 0 {
+		ready = time.Now().Add(v.Delay)
+	}
+	if err := d.change(func(tx *bolt.Tx) error { _, err := store(tx, m, ready); return err }); err != nil {
+		return err
+	}
+	d.settled()
+	confirmed()
+	q := d.source.q
+	if ready.IsZero() {
+		q.arrived(laneName(m.Pool, m.Band))
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.schedule()
+	return nil
+}
+
+// bury stores the dead letter. To do it again stores the same one.
+func (d *delivery) bury(v queue.Verdict) error {
+	m := d.message
+	m.History = v.History
+	end := &burial{Reason: v.Reason, BuriedAt: time.Now()}
+	if r := v.Result; r != nil {
+		end.TaskID, end.Host, end.Cause = r.ID, r.Host, r.Cause
+	}
+	value, err := seal(m, end)
+	if err != nil {
+		return err
+	}
+	err = d.source.q.commits.Update(func(tx *bolt.Tx) error { return tx.Bucket(deadBucket).Put(number(d.number), value) })
+	if err != nil {
+		return fmt.Errorf("cannot store a dead letter: %w", err)
+	}
+	return nil
+}

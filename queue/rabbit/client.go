@@ -1,0 +1,169 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Client is a host's or a program's way to RabbitMQ. It implements [queue.Publisher] and [queue.Cemetery]; all methods may
+// be called from many goroutines at once.
+type Client struct {
+	host     string
+	pools    []string
+	user     string // by which all URLs log in; empty where they differ
+	log      *slog.Logger
+	topology *topology
+	receive  *link
+	publish  *publisher
+	source   *source
+	cancels  chan string
+	burials  sync.Mutex // one reader of the dead letters at a time: what one holds, another would not see
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	state state
+}
+
+// state is what State tells.
+type state struct {
+	version string
+	addr    string
+	up      map[string]bool // by role
+	since   time.Time       // when the first link went down
+	reason  error
+}
+
+// The roles of the two links.
+const (
+	roleReceive = "receive"
+	rolePublish = "publish"
+)
+
+// Dial makes a client. Where the broker is out of reach it still returns one, which keeps trying; a broker that refuses
+// the credentials, the virtual host or the certificate is an error. The error never holds a password. ctx bounds only
+// Dial itself.
+func Dial(ctx context.Context, c Config) (*Client, error) {
+	endpoints, t, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
+	d := &dialer{endpoints: endpoints, tls: t, host: c.Host}
+	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan string, 64)}
+	cl.user = endpoints[0].user
+	for _, e := range endpoints {
+		if e.user != cl.user {
+			cl.user = ""
+		}
+	}
+	cl.state.addr = endpoints[0].addr
+	cl.state.up = map[string]bool{}
+	cl.topology = &topology{mode: c.Declare, pools: c.Pools, log: c.Log}
+	cl.receive = newLink(roleReceive, d)
+	cl.receive.prepare, cl.receive.report = cl.topology.prepare, cl.report
+	sending := newLink(rolePublish, d)
+	sending.prepare, sending.report = func(context.Context, *session) error { return nil }, cl.report
+	cl.publish = newPublisher(sending, cl.topology, c.Log)
+	cl.source = newSource(cl)
+
+	first, addr, err := cl.receive.connect(ctx)
+	var no refused
+	if errors.As(err, &no) {
+		return nil, no.error
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		cl.report(roleReceive, nil, addr, err)
+	}
+	run, stop := context.WithCancel(context.Background())
+	cl.stop = stop
+	cl.wg.Go(func() { cl.receive.run(run, first, addr) })
+	cl.wg.Go(func() { sending.run(run, nil, addr) })
+	cl.wg.Go(func() { cl.publish.run(run) })
+	cl.wg.Go(func() { cl.source.run(run) })
+	if c.Host != "" {
+		cl.wg.Go(func() { cl.hear(run) })
+	}
+	return cl, nil
+}
+
+// Close ends the client: its source's deliveries are delivered again later, and what is being published may or may not
+// arrive. It returns when nothing runs any more.
+func (c *Client) Close() error {
+	_ = c.source.Close()
+	c.stop()
+	c.wg.Wait()
+	return nil
+}
+
+// Source returns the source of the client's pools; always the same one.
+func (c *Client) Source() queue.Source { return c.source }
+
+// State says in one line which broker this is and whether it is in reach.
+func (c *Client) State() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name := "RabbitMQ"
+	if c.state.version != "" {
+		name += " " + c.state.version
+	}
+	name += " at " + c.state.addr
+	switch {
+	case c.state.up[roleReceive] && c.state.up[rolePublish]:
+		return name + ", connected"
+	case c.state.reason == nil:
+		return name + ", connecting"
+	default:
+		return fmt.Sprintf("%s, out of reach since %s: %v", name, c.state.since.Format(time.RFC3339), c.state.reason)
+	}
+}
+
+// version returns the broker's version, or "" before the first connection.
+func (c *Client) version() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.version
+}
+
+// report notes the change of a link and logs when the broker as a whole is lost or reached: s is the new connection, or
+// nil with the reason of its loss.
+func (c *Client) report(role string, s *session, addr string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := &c.state
+	st.addr = addr
+	if s == nil {
+		if err == nil {
+			return // closed by us
+		}
+		st.up[role] = false
+		if st.reason == nil {
+			st.since = time.Now()
+			c.log.Warn("lost RabbitMQ, trying again", "addr", addr, keyErr, err)
+		} else {
+			c.log.Debug("still out of reach of RabbitMQ", "addr", addr, keyErr, err)
+		}
+		st.reason = err
+		return
+	}
+	st.version, _ = s.conn.Properties["version"].(string)
+	st.up[role] = true
+	if !st.up[roleReceive] || !st.up[rolePublish] {
+		return
+	}
+	if st.reason != nil {
+		c.log.Info("reached RabbitMQ again", "addr", addr, "version", st.version, "after", time.Since(st.since).Round(time.Millisecond))
+	} else {
+		c.log.Info("connected to RabbitMQ", "addr", addr, "version", st.version)
+	}
+	st.reason = nil
+}

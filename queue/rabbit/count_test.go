@@ -1,0 +1,137 @@
+package rabbit
+
+import (
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/integration/broker"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// What the broker counts in x-delivery-count, on which refreshAt relies: a return counts before 4.3 and not from 4.3; a
+// lost channel counts on all.
+func TestDeliveryCountOfBroker(t *testing.T) {
+	onAll(t, func(t *testing.T, b *broker.Broker, url string) {
+		cl, _ := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		publish(t, cl, task(1))
+		consume := func() (*amqp.Channel, <-chan amqp.Delivery) {
+			ch := channel(t, url)
+			if err := ch.Qos(1, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			in, err := ch.Consume(poolQueue("p", queue.Normal), "", false, false, false, false, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ch, in
+		}
+		next := func(in <-chan amqp.Delivery) amqp.Delivery {
+			select {
+			case d := <-in:
+				return d
+			case <-time.After(patience):
+				t.Fatal("no delivery")
+				return amqp.Delivery{}
+			}
+		}
+		ch, in := consume()
+		for range 3 {
+			if err := next(in).Nack(false, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := int64(3)
+		if b.Version == broker.V43 {
+			want = 0
+		}
+		if got := number(next(in).Headers, deliveryCount); got != want {
+			t.Errorf("after three returns the count is %d, want %d", got, want)
+		}
+		_ = ch.Close()
+		_, in = consume()
+		if got := number(next(in).Headers, deliveryCount); got != want+1 {
+			t.Errorf("after a lost channel the count is %d, want %d", got, want+1)
+		}
+	})
+}
+
+// A message may be returned any number of times without the broker dropping it for that.
+func TestManyReturns(t *testing.T) {
+	onAll(t, func(t *testing.T, b *broker.Broker, url string) {
+		cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		s := cl.Source()
+		s.Demand(1)
+		m := task(1)
+		m.Headers = map[string]any{"own": "x"}
+		publish(t, cl, m)
+		past := []queue.Past{{Attempt: 1, Host: "h", Cause: queue.CauseExit}}
+		settle(t, receive(t, s), queue.Verdict{Action: queue.Retry, History: past})
+		queuedAt := time.Time{}
+		for i := range 50 {
+			d := receive(t, s)
+			if got := d.Message(); got.MessageID != "t1" || got.Headers["own"] != "x" || len(got.History) != 1 || got.Pool != "p" {
+				t.Fatalf("message %d = %+v", i, got)
+			}
+			if i == 0 {
+				queuedAt = d.Message().QueuedAt
+			} else if !d.Message().QueuedAt.Equal(queuedAt) {
+				t.Fatalf("queued at %s, before %s", d.Message().QueuedAt, queuedAt)
+			}
+			settle(t, d, queue.Verdict{Action: queue.Return})
+		}
+		settle(t, receive(t, s), done("t1"))
+		if b.Version == broker.V40 {
+			log.await(t, "refreshed a message")
+		}
+	})
+}
+
+// Listing, looking and listing again loses no dead letter, on any version.
+func TestDeadListedOften(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		cl, _ := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		s := cl.Source()
+		s.Demand(3)
+		for i := range 3 {
+			publish(t, cl, task(i))
+			d := receive(t, s)
+			v := done(d.Message().MessageID)
+			v.Action, v.Reason, v.Result.Cause = queue.Bury, "it failed", queue.CauseExit
+			settle(t, d, v)
+		}
+		for i := range 50 {
+			var ids []string
+			err := cl.Dead(within(t), func(l queue.DeadLetter) bool {
+				ids = append(ids, l.TaskID)
+				if l.Reason != "it failed" || l.Cause != queue.CauseExit || l.Pool != "p" || l.Band != queue.Normal || l.Host != "h" ||
+					l.BuriedAt.IsZero() || len(l.Body) == 0 {
+					t.Fatalf("dead letter = %+v", l)
+				}
+				return true
+			})
+			if err != nil || len(ids) != 3 || ids[0] != "t0" || ids[1] != "t1" || ids[2] != "t2" {
+				t.Fatalf("listing %d = %v, %v", i, ids, err)
+			}
+		}
+		if err := cl.Drop(within(t), "t0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.Drop(within(t), "t0"); err != queue.ErrNoDeadLetter {
+			t.Fatalf("a second drop: %v", err)
+		}
+		if err := cl.Requeue(within(t), "t1"); err != nil {
+			t.Fatal(err)
+		}
+		d := receive(t, s)
+		if m := d.Message(); m.MessageID != "t1" || len(m.History) != 0 || len(m.Headers) != 0 {
+			t.Fatalf("requeued = %+v", m)
+		}
+		settle(t, d, done("t1"))
+		left := 0
+		if err := cl.Dead(within(t), func(queue.DeadLetter) bool { left++; return true }); err != nil || left != 1 {
+			t.Fatalf("left = %d, %v", left, err)
+		}
+	})
+}

@@ -1,0 +1,188 @@
+package rabbit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// delivery is one message that the broker has handed to a lane's channel.
+type delivery struct {
+	source *source
+	lane   *lane
+	line   *line // the channel that it came by: its tag means nothing on another
+	raw    amqp.Delivery
+	msg    queue.Message
+	lost   chan struct{}
+
+	settling sync.Mutex // one Settle at a time
+	settled  bool       // guarded by settling
+	received bool       // guarded by source.mu
+}
+
+// Message returns what the producer sent.
+func (d *delivery) Message() queue.Message { return d.msg }
+
+// Lost is closed when the channel of the delivery is gone.
+func (d *delivery) Lost() <-chan struct{} { return d.lost }
+
+// Settle carries out the verdict; see [queue.Delivery].
+func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()) error {
+	d.settling.Lock()
+	defer d.settling.Unlock()
+	if d.settled {
+		return errors.New("cannot settle a delivery twice")
+	}
+	select {
+	case <-d.lost:
+		return queue.ErrLost
+	default:
+	}
+	all, err := d.publications(v)
+	if err != nil {
+		return err
+	}
+	if err := d.publish(ctx, v, all); err != nil {
+		return err
+	}
+	if confirmed != nil {
+		confirmed()
+	}
+	if v.Action == queue.Return {
+		err = d.line.ch.Nack(d.raw.DeliveryTag, false, true)
+	} else {
+		err = d.line.ch.Ack(d.raw.DeliveryTag, false)
+	}
+	if err != nil {
+		// Only a channel that has closed or is about to refuses an acknowledgement.
+		select {
+		case <-d.lost:
+			return queue.ErrLost
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if !d.source.settled(d) {
+		return queue.ErrLost
+	}
+	d.settled = true
+	return nil
+}
+
+// publish publishes what the verdict demands, pipelined. What the broker lacks is logged and waited for, because the
+// duty to settle does not end.
+func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publication) error {
+	if len(all) == 0 {
+		return ctx.Err()
+	}
+	cl := d.source.client
+	var wait backoff
+	for {
+		err := cl.publish.publish(ctx, d.lost, all...)
+		if err == nil || errors.Is(err, queue.ErrLost) || ctx.Err() != nil {
+			return err
+		}
+		cl.log.Error("could not settle a delivery, trying again", keyTask, d.task(v), keyPool, d.msg.Pool, keyErr, err)
+		if err := sleepOr(ctx, d.lost, wait.next()); err != nil {
+			return err
+		}
+	}
+}
+
+// publications lists what the verdict demands.
+func (d *delivery) publications(v queue.Verdict) (all []*publication, err error) {
+	cl := d.source.client
+	switch v.Action {
+	case queue.Return:
+		return nil, nil
+	case queue.Done, queue.Bury:
+		if v.Result == nil {
+			return nil, fmt.Errorf("cannot settle a delivery as %s without a result", v.Action)
+		}
+		if all, err = d.results(v.Result); err != nil {
+			return nil, err
+		}
+		if v.Action == queue.Bury {
+			all = append(all, cl.toDead(d.burial(v)))
+		}
+		return all, nil
+	case queue.Retry:
+		msg := again(d.raw, d.msg, d.line.user)
+		msg.Headers[headerAttempts] = encodeHistory(v.History)
+		if v.Delay <= 0 {
+			return []*publication{cl.toPool(d.msg.Pool, d.msg.Band, msg)}, nil
+		}
+		r := rung(v.Delay)
+		name := waitName(r)
+		return []*publication{{
+			exchange: name, key: routingKey(d.msg.Pool, d.msg.Band), msg: msg,
+			ahead: name, make: func(s *session) error { return cl.topology.wait(s, r) },
+		}}, nil
+	default:
+		return nil, fmt.Errorf("cannot settle a delivery: there is no verdict %q", v.Action)
+	}
+}
+
+// results addresses the result to the results' exchange and to the producer's own queue where it named one.
+func (d *delivery) results(r *queue.Result) ([]*publication, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the result of task %s: %w", r.ID, err)
+	}
+	msg := amqp.Publishing{
+		Headers:       amqp.Table{headerAttempt: int64(r.Attempt)},
+		ContentType:   jsonType,
+		DeliveryMode:  amqp.Persistent,
+		CorrelationId: d.raw.CorrelationId,
+		MessageId:     short(r.ID),
+		Timestamp:     time.Now(),
+		Body:          body,
+	}
+	all := []*publication{{exchange: resultsExchange, key: short(d.msg.Pool + "." + r.ID), msg: msg}}
+	if d.raw.ReplyTo != "" {
+		all = append(all, &publication{key: d.raw.ReplyTo, reply: true, msg: msg})
+	}
+	return all, nil
+}
+
+// burial makes the dead letter: the message whole, the reason in its headers.
+func (d *delivery) burial(v queue.Verdict) amqp.Publishing {
+	msg := again(d.raw, d.msg, d.line.user)
+	h := msg.Headers
+	h[headerDeadKey] = ulid.Make().String()
+	h[headerReason] = clip(v.Reason, 4096)
+	h[headerCause] = string(v.Result.Cause)
+	h[headerPool] = d.msg.Pool
+	h[headerBand] = string(d.msg.Band)
+	h[headerTaskID] = clip(v.Result.ID, 1024)
+	h[headerHost] = d.source.client.host
+	h[headerBuriedAt] = time.Now().UTC().Format(time.RFC3339Nano)
+	h[headerAttempts] = encodeHistory(v.History)
+	return msg
+}
+
+// task names the task in a log line, as well as it is known here.
+func (d *delivery) task(v queue.Verdict) string {
+	if v.Result != nil {
+		return v.Result.ID
+	}
+	return d.msg.MessageID
+}
+
+// short cuts a text to what a property or a routing key can hold. Task ids fit; those of refused messages may not.
+func short(s string) string { return clip(s, shortMax) }
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}

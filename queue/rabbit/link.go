@@ -1,0 +1,164 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// The waits between two tries to connect, jittered.
+const (
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 10 * time.Second
+)
+
+// backoff is a growing wait.
+type backoff time.Duration
+
+// next returns the next wait: twice the last one, between its half and its whole so that hosts spread out.
+func (b *backoff) next() time.Duration {
+	*b = min(max(*b*2, backoff(backoffMin)), backoff(backoffMax))
+	return time.Duration(*b)/2 + rand.N(time.Duration(*b)/2)
+}
+
+// sleep waits for d or for the end of ctx, whose error it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// session is one connection, from its opening to its end.
+type session struct {
+	conn *amqp.Connection
+	user string // empty where the client does not know it
+	done chan struct{}
+}
+
+// link keeps a connection to the broker: after each loss it makes a new one.
+type link struct {
+	role    string
+	dialer  *dialer
+	prepare func(context.Context, *session) error // runs on each new connection before anybody else
+	report  func(role string, s *session, addr string, err error)
+
+	mu   sync.Mutex
+	cur  *session
+	up   chan struct{} // closed while cur is set
+	done bool
+}
+
+func newLink(role string, d *dialer) *link {
+	return &link{role: role, dialer: d, up: make(chan struct{})}
+}
+
+// session returns the current connection, waiting for one where there is none.
+func (l *link) session(ctx context.Context) (*session, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		l.mu.Lock()
+		s, up, done := l.cur, l.up, l.done
+		l.mu.Unlock()
+		if s != nil {
+			return s, nil
+		}
+		if done {
+			return nil, queue.ErrClosed
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-up:
+		}
+	}
+}
+
+// run keeps the connection until ctx ends. first is a connection already made, or nil.
+func (l *link) run(ctx context.Context, first *session, addr string) {
+	defer l.finish()
+	var wait backoff
+	for ctx.Err() == nil {
+		s := first
+		first = nil
+		if s == nil {
+			var err error
+			if s, addr, err = l.connect(ctx); err != nil {
+				if ctx.Err() == nil {
+					l.report(l.role, nil, addr, err)
+				}
+				_ = sleep(ctx, wait.next())
+				continue
+			}
+		}
+		began := time.Now()
+		l.report(l.role, nil, addr, l.serve(ctx, s, addr))
+		if time.Since(began) > backoffMax {
+			wait = 0
+		}
+		_ = sleep(ctx, wait.next())
+	}
+}
+
+// connect makes one connection.
+func (l *link) connect(ctx context.Context) (*session, string, error) {
+	conn, e, err := l.dialer.dial(ctx, l.role)
+	if err != nil {
+		return nil, e.addr, err
+	}
+	return &session{conn: conn, user: e.user, done: make(chan struct{})}, e.addr, nil
+}
+
+// serve offers the connection until it ends, and returns why it ended; nil when ctx did.
+func (l *link) serve(ctx context.Context, s *session, addr string) error {
+	closed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
+	if err := l.prepare(ctx, s); err != nil {
+		_ = s.conn.CloseDeadline(time.Now().Add(closeLimit))
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	l.mu.Lock()
+	l.cur = s
+	close(l.up)
+	l.mu.Unlock()
+	l.report(l.role, s, addr, nil)
+
+	var cause error
+	select {
+	case <-ctx.Done():
+	case fault, ok := <-closed:
+		cause = errors.New("the connection was closed")
+		if ok {
+			cause = fault
+		}
+	}
+	l.mu.Lock()
+	l.cur = nil
+	l.up = make(chan struct{})
+	l.mu.Unlock()
+	close(s.done)
+	_ = s.conn.CloseDeadline(time.Now().Add(closeLimit))
+	return cause
+}
+
+// finish lets those who wait for a connection know that there will be none.
+func (l *link) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done = true
+	close(l.up)
+}

@@ -1,0 +1,55 @@
+package rabbit
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Exchanges and queues, as the design fixes them.
+const (
+	tasksExchange   = "mayfly.tasks"
+	resultsExchange = "mayfly.results"
+	eventsExchange  = "mayfly.events"
+	controlExchange = "mayfly.control"
+	dead            = "mayfly.dead" // a fanout exchange and its queue
+	waitPrefix      = "mayfly.wait."
+	cancelKey       = "cancel"
+)
+
+// Attribute keys of the log lines.
+const (
+	keyTask  = "task"
+	keyPool  = "pool"
+	keyHost  = "host"
+	keyErr   = "err"
+	keyQueue = "queue"
+	keyUser  = "user"
+)
+
+// poolQueue names the queue of a pool's band.
+func poolQueue(pool string, band queue.Band) string {
+	return "mayfly.pool." + pool + "." + string(band)
+}
+
+// routingKey is the key by which a message reaches a pool's band.
+func routingKey(pool string, band queue.Band) string {
+	if band == queue.Normal || band == "" {
+		return pool
+	}
+	return pool + "." + string(band)
+}
+
+// bindingKeys are the keys that lead to the queue of a pool's band.
+func bindingKeys(pool string, band queue.Band) []string {
+	if band == queue.Normal {
+		return []string{pool, pool + "." + string(queue.Normal)}
+	}
+	return []string{pool + "." + string(band)}
+}
+
+// controlQueue names the exclusive queue by which a host hears of control messages.
+func controlQueue(host string) string { return "mayfly.host." + host + ".control" }
+
+func itoa(d time.Duration) string { return strconv.FormatInt(int64(d), 10) }

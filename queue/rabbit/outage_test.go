@@ -1,0 +1,214 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/integration/broker"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// An outage of the broker loses the deliveries and nothing else, whether the broker ends in order or not.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	for _, v := range broker.Versions {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			b := broker.Start(t, v)
+			url := b.Vhost(t)
+			t.Run("stop", func(t *testing.T) {
+				outage(t, b, url, func() {
+					if err := b.Stop(); err != nil {
+						t.Fatal(err)
+					}
+				})
+			})
+			t.Run("kill", func(t *testing.T) { outage(t, b, url, b.Kill) })
+		})
+	}
+}
+
+func outage(t *testing.T, b *broker.Broker, url string, end func()) {
+	cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+	s := cl.Source()
+	s.Demand(10)
+	publish(t, cl, task(1))
+	held := receive(t, s)
+
+	// Publishers in the middle of their work, and a settle that cannot be confirmed.
+	const many = 200
+	failed := make(chan error, many)
+	for i := range many {
+		go func() { failed <- cl.Publish(within(t), task(100+i)) }()
+	}
+	end()
+	awaitLost(t, held)
+	if err := held.Settle(within(t), done("t1"), nil); !errors.Is(err, queue.ErrLost) {
+		t.Fatalf("settling a lost delivery: %v", err)
+	}
+	log.await(t, "level=WARN", "lost RabbitMQ")
+	if state := cl.State(); !strings.Contains(state, "out of reach since") {
+		t.Fatalf("State() = %q", state)
+	}
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Receive(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Receive during the outage: %v", err)
+	}
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range many {
+		if err := <-failed; err != nil {
+			t.Fatalf("a publication did not survive: %v", err)
+		}
+	}
+	seen := map[string]int{}
+	for len(seen) < many+1 {
+		d := receive(t, s)
+		seen[d.Message().MessageID]++
+		settle(t, d, done(d.Message().MessageID))
+	}
+	if seen["t1"] != 1 {
+		t.Fatalf("the delivery that was lost came again %d times", seen["t1"])
+	}
+	log.await(t, "reached RabbitMQ again")
+}
+
+// A broker that is away at the start is waited for.
+func TestStartWithoutBroker(t *testing.T) {
+	t.Parallel()
+	b := broker.Start(t, broker.V310)
+	b.Kill()
+	cl, log := dial(t, Config{URLs: []string{b.URL()}, Host: "h", Pools: []string{"p"}})
+	log.await(t, "lost RabbitMQ", b.Addr())
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cl.Source().Demand(1)
+	publish(t, cl, task(1))
+	settle(t, receive(t, cl.Source()), done("t1"))
+}
+
+// A task beyond the acknowledgement timeout loses its delivery with a line that says what to do; the others of its lane
+// come again too, and work goes on.
+func TestAcknowledgementTimeout(t *testing.T) {
+	t.Parallel()
+	for _, v := range broker.Versions {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			config := "consumer_timeout = 2000\nchannel_tick_interval = 1000\nquorum_tick_interval = 1000\n"
+			b := broker.StartWith(t, v, broker.Options{Config: config})
+			cl, log := dial(t, Config{URLs: []string{b.URL()}, Host: "h", Pools: []string{"p"}})
+			s := cl.Source()
+			s.Demand(2)
+			publish(t, cl, task(1))
+			high := task(2)
+			high.Band = queue.High
+			held := receive(t, s)
+			awaitLost(t, held)
+			remedy := "set_policy"
+			if v == broker.V310 {
+				remedy = "rabbitmq.conf"
+			}
+			log.await(t, "level=ERROR", "acknowledgement timeout", "remedy=", remedy)
+			if err := held.Settle(within(t), done("t1"), nil); !errors.Is(err, queue.ErrLost) {
+				t.Fatalf("settling a lost delivery: %v", err)
+			}
+			again := receive(t, s)
+			if !again.Message().Redelivered || again.Message().MessageID != "t1" {
+				t.Fatalf("message = %+v", again.Message())
+			}
+			settle(t, again, done("t1"))
+			publish(t, cl, high)
+			settle(t, receive(t, s), done("t2"))
+		})
+	}
+}
+
+// Without the right to declare, what is missing is named, and used as soon as somebody has made it.
+func TestPassive(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		passive, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}, Declare: Passive})
+		for _, name := range []string{"mayfly.tasks", "mayfly.results", "mayfly.dead", "mayfly.pool.p.high"} {
+			log.await(t, "level=ERROR", name, "MAYFLY_DECLARE=auto")
+		}
+		auto, _ := dial(t, Config{URLs: []string{url}, Pools: []string{"p"}})
+		publish(t, auto, task(1))
+		s := passive.Source()
+		s.Demand(1)
+		d := receive(t, s)
+		var unroutable missing
+		if err := passive.Publish(within(t), queue.Message{Pool: "other", Body: []byte("{}")}); !errors.As(err, &unroutable) {
+			t.Fatalf("publishing to a pool without queues: %v", err)
+		}
+		// A retry needs a wait queue that does not exist: it says so and goes on trying.
+		settled := make(chan error, 1)
+		go func() {
+			settled <- d.Settle(within(t), queue.Verdict{Action: queue.Retry, Delay: time.Second}, nil)
+		}()
+		log.await(t, "could not settle", "mayfly.wait.1s")
+		sess, err := auto.receive.session(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := auto.topology.wait(sess, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-settled; err != nil {
+			t.Fatal(err)
+		}
+		settle(t, receive(t, s), done("t1"))
+	})
+}
+
+// What trying again does not mend is an error of Dial, and no error holds the password.
+func TestRefused(t *testing.T) {
+	onAll(t, func(t *testing.T, b *broker.Broker, _ string) {
+		for _, c := range []struct{ name, url, want string }{
+			{"password", "amqp://guest:hunter2@" + b.Addr() + "/", "cannot log in to RabbitMQ at " + b.Addr() + " as guest"},
+			{"vhost", "amqp://guest:guest@" + b.Addr() + "/none", `cannot use the virtual host "none"`},
+			{"scheme", "http://guest:hunter2@" + b.Addr() + "/", "cannot read the RabbitMQ URL"},
+			{"syntax", "amqp://guest:hun%ter2@" + b.Addr() + "/", "cannot read the RabbitMQ URL"},
+			{"TLS", "amqps://guest:hunter2@" + b.Addr() + "/", "there is no TLS listener"},
+		} {
+			_, log := newJournal()
+			cl, err := Dial(within(t), Config{URLs: []string{c.url}, Log: log})
+			if err == nil {
+				_ = cl.Close()
+				t.Errorf("%s: no error", c.name)
+				continue
+			}
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "hun%") {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	})
+}
+
+// A queue or an exchange that somebody deletes is made anew.
+func TestDeleted(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		s := cl.Source()
+		s.Demand(1)
+		publish(t, cl, task(1))
+		settle(t, receive(t, s), done("t1"))
+		ch := channel(t, url)
+		if _, err := ch.QueueDelete(poolQueue("p", queue.Normal), false, false, false); err != nil {
+			t.Fatal(err)
+		}
+		log.await(t, "queue was deleted", "mayfly.pool.p.normal")
+		if err := ch.ExchangeDelete(resultsExchange, false, false); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			publish(t, cl, task(2+i))
+			settle(t, receive(t, s), done(fmt.Sprint("t", 2+i)))
+		}
+	})
+}

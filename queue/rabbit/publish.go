@@ -1,0 +1,270 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// publication is one message on its way.
+type publication struct {
+	exchange, key string
+	// make makes what the message needs to arrive in a queue; nil where it may arrive nowhere.
+	make func(*session) error
+	// ahead, when not empty, names what make makes that must exist before publishing: an exchange made on demand.
+	ahead string
+	// reply says that the message goes to a producer's own queue, which may be gone.
+	reply bool
+	msg   amqp.Publishing
+
+	confirm *amqp.DeferredConfirmation
+	id      int64
+	done    bool
+}
+
+// publisher publishes with confirms on one channel at a time.
+type publisher struct {
+	link      *link
+	topology  *topology
+	log       *slog.Logger
+	seq       atomic.Int64
+	noReplies atomic.Bool // the broker has refused us the default exchange
+
+	mu  sync.Mutex
+	cur *outlet
+	up  chan struct{} // closed while cur is set and not blocked
+}
+
+func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
+	return &publisher{link: l, topology: t, log: log, up: make(chan struct{})}
+}
+
+// run keeps a channel open for publishing until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	var wait backoff
+	var last *session
+	var alarm alarm
+	for ctx.Err() == nil {
+		s, err := p.link.session(ctx)
+		if err != nil {
+			return
+		}
+		if s != last {
+			last = s
+			alarm = newAlarm(s)
+		}
+		o, err := open(s, p.log)
+		if err == nil {
+			began := time.Now()
+			err = p.serve(ctx, o, &alarm)
+			if time.Since(began) > backoffMax {
+				wait = 0
+			}
+		}
+		p.explain(err)
+		if isCode(err, amqp.NotFound) {
+			_ = p.topology.prepare(ctx, s) // somebody deleted an exchange
+		}
+		_ = sleep(ctx, wait.next())
+	}
+}
+
+// serve offers the outlet until its channel closes, and returns why it closed.
+func (p *publisher) serve(ctx context.Context, o *outlet, a *alarm) error {
+	if !a.active {
+		p.offer(o)
+	}
+	defer p.withdraw()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b, ok := <-a.changes:
+			switch {
+			case !ok:
+				a.changes = nil // the connection has ended; so will the channel
+			case b.Active && !a.active:
+				p.log.Warn("RabbitMQ blocked publishing: results wait until its alarm is over", "reason", b.Reason)
+				a.active = true
+				p.withdraw()
+			case !b.Active && a.active:
+				p.log.Info("RabbitMQ unblocked publishing")
+				a.active = false
+				p.offer(o)
+			}
+		case fault, ok := <-o.closed:
+			if !ok {
+				return nil
+			}
+			return fault
+		}
+	}
+}
+
+// explain logs why the channel closed. A lost connection is its link's to report.
+func (p *publisher) explain(err error) {
+	switch {
+	case err == nil || errors.Is(err, amqp.ErrClosed):
+	case isCode(err, amqp.AccessRefused) && strings.Contains(err.Error(), "amq.default"):
+		p.log.Warn("RabbitMQ refused replies: reply_to is not served until the user may write to amq.default", keyErr, err)
+		p.noReplies.Store(true)
+	case isCode(err, amqp.AccessRefused), isCode(err, amqp.NotFound), isCode(err, amqp.PreconditionFailed):
+		p.log.Error("RabbitMQ refused a publication", keyErr, err)
+	default:
+		p.log.Debug("lost the publishing channel", keyErr, err)
+	}
+}
+
+func (p *publisher) offer(o *outlet) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cur = o
+	close(p.up)
+}
+
+func (p *publisher) withdraw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cur != nil {
+		p.cur = nil
+		p.up = make(chan struct{})
+	}
+}
+
+// outlet waits for a channel to publish on. lost may be nil.
+func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		p.mu.Lock()
+		o, up := p.cur, p.up
+		p.mu.Unlock()
+		if o != nil {
+			return o, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-lost:
+			return nil, queue.ErrLost
+		case <-up:
+		}
+	}
+}
+
+// publish sends all publications, then waits until each is confirmed. It tries until ctx ends or lost is closed, and
+// returns their error, or that the broker lacks what a publication needs and it may not be made.
+func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*publication) error {
+	var wait backoff
+	for fruitless := 0; ; {
+		o, err := p.outlet(ctx, lost)
+		if err != nil {
+			return err
+		}
+		for _, pub := range all {
+			if !pub.done {
+				if err := p.send(o, pub); err != nil {
+					return err
+				}
+			}
+		}
+		left := 0
+		for _, pub := range all {
+			if pub.done {
+				continue
+			}
+			result, err := o.await(ctx, lost, pub)
+			if err != nil {
+				return err
+			}
+			switch result {
+			case arrived:
+				pub.done = true
+			case unroutable:
+				fruitless++
+				if err := pub.make(o.sess); err != nil && !o.sess.conn.IsClosed() {
+					return err
+				}
+				left++
+			case refusedByBroker:
+				p.log.Warn("RabbitMQ did not take a message, trying again", "exchange", pub.exchange)
+				left++
+			case unknown:
+				left++
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		if fruitless > 5 {
+			return fmt.Errorf("cannot publish to the exchange %s: no queue is bound under the key %q", all[0].exchange, all[0].key)
+		}
+		if err := sleepOr(ctx, lost, wait.next()); err != nil {
+			return err
+		}
+	}
+}
+
+// send publishes without waiting. An error is final; a channel that closed shows when the confirm is awaited.
+func (p *publisher) send(o *outlet, pub *publication) error {
+	pub.confirm = nil
+	if pub.reply && p.noReplies.Load() {
+		pub.done = true
+		return nil
+	}
+	if pub.ahead != "" && !o.made(pub.ahead) {
+		if err := pub.make(o.sess); err != nil {
+			if o.sess.conn.IsClosed() {
+				return nil
+			}
+			return err
+		}
+		o.note(pub.ahead)
+	}
+	if pub.make != nil {
+		pub.id = p.seq.Add(1)
+		pub.msg.Headers[headerPublish] = pub.id
+	}
+	confirm, err := o.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.make != nil || pub.reply, false, pub.msg)
+	if err != nil && !o.ch.IsClosed() && !o.sess.conn.IsClosed() {
+		return fmt.Errorf("cannot publish to the exchange %s: %w", pub.exchange, err)
+	}
+	pub.confirm = confirm
+	return nil
+}
+
+// Publish stores m in the queue of its pool and band (normal where it names none); nil means that the broker has
+// confirmed it. Where the pool's queues do not exist they are made, or the error says what is missing.
+func (c *Client) Publish(ctx context.Context, m queue.Message) error {
+	if err := checkPool(m.Pool); err != nil {
+		return err
+	}
+	msg, err := encode(m, c.user)
+	if err != nil {
+		return err
+	}
+	return c.publish.publish(ctx, nil, c.toPool(m.Pool, m.Band, msg))
+}
+
+// toPool addresses a message to a pool's band.
+func (c *Client) toPool(pool string, band queue.Band, msg amqp.Publishing) *publication {
+	return &publication{
+		exchange: tasksExchange, key: routingKey(pool, band), msg: msg,
+		make: func(s *session) error { return c.topology.pool(s, pool) },
+	}
+}
+
+// toDead addresses a message to the dead letters.
+func (c *Client) toDead(msg amqp.Publishing) *publication {
+	return &publication{exchange: dead, msg: msg, make: c.topology.graveyard}
+}

@@ -1,0 +1,26 @@
+package rabbit
+
+import (
+	"context"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// refreshAt is the delivery count from which a message is replaced by a fresh copy. RabbitMQ 4.x drops a message that it
+// has delivered more than 20 times where no policy says otherwise; half of that leaves room for losses meanwhile.
+const refreshAt = 10
+
+// refresh replaces a message that was delivered often by a fresh copy of it, before anybody sees it. It ends at the latest
+// when the delivery is lost, as all are when the source closes.
+func (s *source) refresh(d *delivery) {
+	msg := again(d.raw, d.msg, d.line.user)
+	err := d.publish(context.Background(), queue.Verdict{}, []*publication{s.client.toPool(d.msg.Pool, d.msg.Band, msg)})
+	if err == nil {
+		err = d.line.ch.Ack(d.raw.DeliveryTag, false)
+	}
+	if err != nil {
+		return // the channel is gone or about to go: the message comes again
+	}
+	s.settled(d)
+	s.client.log.Debug("refreshed a message that was delivered often", keyPool, d.msg.Pool, keyQueue, d.lane.queue)
+}
