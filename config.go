@@ -229,3 +229,17 @@ func printVariables(w io.Writer) {
 	}
 	tab.Flush()
 }
+
+// manager is the part of the configuration that the manager decides by.
+func (c *config) manager(capacity manager.Capacity) manager.Config {
+	window := c.Window
+	if window == 0 {
+		window = max(8, 2*int(capacity.MilliCPU/1000))
+	}
+	return manager.Config{
+		Host: c.Host, Version: version, Pools: c.Pools, Capacity: capacity, Window: window,
+		DrainTimeout: time.Duration(c.Drain), OnStop: manager.OnStop(c.OnStop), Alone: c.AMQPURL == "",
+		Defaults: manager.Defaults{MilliCPU: max(1, int64(c.TaskCPUs*1000)), Timeout: time.Duration(c.Timeout),
+			Grace: time.Duration(c.Grace), MaxAttempts: c.MaxAttempts, Backoff: time.Duration(c.Backoff)},
+	}
+}

@@ -14,12 +14,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/mayfly/mayfly/api"
 	"github.com/mayfly/mayfly/cli"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/manager/history"
+	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/tasktype"
 	"github.com/mayfly/mayfly/worker"
 	"github.com/mayfly/mayfly/worker/keeper"
@@ -74,6 +76,13 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	types.Reloaded = func(err error) {
+		if err != nil {
+			log.Error("task types not read again, the last good ones hold", logkey.Err, err)
+			return
+		}
+		log.Info("task types read again", logkey.Path, c.TypesDir)
+	}
 	allow, err := tasktype.ParseAllow(c.Allow)
 	if err != nil {
 		return err
@@ -87,8 +96,12 @@ func run(ctx context.Context) error {
 
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
 	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
-		MaxTasks: c.History, MaxAge: c.HistoryAge.std(), Sync: c.AMQPURL == "", Log: log,
-		OnDrop: func(r manager.Record) { remove(log, runner, r) },
+		MaxTasks: c.History, MaxAge: time.Duration(c.HistoryAge), Sync: c.AMQPURL == "", Log: log,
+		OnDrop: func(r manager.Record) {
+			if err := runner.Remove(r.ID); err != nil {
+				log.Error("output of a forgotten task not removed", logkey.Attempt, r.ID, logkey.Err, err)
+			}
+		},
 	})
 	if err != nil {
 		return err
@@ -105,8 +118,8 @@ func run(ctx context.Context) error {
 	m := manager.New(c.manager(capacity), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
 		Broadcast: q.broadcast, ReplyTo: q.replyTo,
-		Runner: runner, History: past, Output: runner.Output, Detach: func() { sandbox.Close() },
-		Resolve: func(t queueTask) (queueTask, error) { return types.Resolve(t, allow) },
+		Runner: runner, History: past, Output: runner.Output, Detach: func() { sandbox.Close() }, Sweep: runner.Sweep,
+		Resolve: func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
 		Log:     log,
 	})
 	// What other hosts tell us.

@@ -90,20 +90,35 @@ func (m *Manager) fillIn(t *queue.Task) {
 // rejoin gives the delivery to the entry whose message it is, if that has lost its own: the task still runs here, or has
 // ended and waits to be settled, or waits for room. The lock is held.
 func (m *Manager) rejoin(a *worker.Attempt, d queue.Delivery) bool {
-	if e := m.active[a.Task.ID]; e != nil && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
-		m.Log.Info("task adopted", logkey.Task, a.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.State, string(e.status))
+	if e := m.lostEntry(a); e != nil {
+		m.Log.Info("task adopted", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.State, string(e.status))
 		e.join(d)
 		m.setDemand()
 		m.notify()
 		return true
 	}
 	for _, e := range m.waiting {
-		if e.attempt.Task.ID == a.Task.ID && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+		if !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
 			e.join(d)
 			return true
 		}
 	}
 	return false
+}
+
+// lostEntry finds the active entry without a delivery that the message belongs to. A task that was given its id by this
+// host, for neither body nor message had one, comes back with another id: its fingerprint is what tells. Messages with
+// the same fingerprint can stand in for each other. The lock is held.
+func (m *Manager) lostEntry(a *worker.Attempt) *entry {
+	if e := m.active[a.Task.ID]; e != nil && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+		return e
+	}
+	for _, e := range m.active {
+		if e.attempt.Fingerprint == a.Fingerprint && !e.atHand() {
+			return e
+		}
+	}
+	return nil
 }
 
 // settledBefore reports whether this very message was settled already and only its acknowledgement got lost.
@@ -153,7 +168,7 @@ func (m *Manager) cannotRun(e *entry, msg queue.Message, why string, now time.Ti
 		return
 	}
 	delay := min(parkMax, max(parkMin, now.Sub(msg.QueuedAt)/2))
-	m.Log.Info("task put back", logkey.Task, e.attempt.Task.ID, logkey.Reason, why, logkey.Delay, delay)
+	m.Log.Info("task put back", logkey.Task, e.attempt.Task.ID, logkey.Reason, why, logkey.Delay, delay.String())
 	e.reason = why
 	m.close(e, queue.Verdict{Action: queue.Retry, Delay: delay, History: msg.History})
 }

@@ -16,8 +16,10 @@ func (m *Manager) adopt(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	mine := map[string]bool{}
 	for _, h := range held {
 		a := h.Attempt
+		mine[a.ID()] = true
 		if r, ok := m.History.Settled(a.ID()); ok && h.Ended && r.Fingerprint == a.Fingerprint {
 			m.Runner.Release(a.ID())
 			continue
@@ -29,5 +31,9 @@ func (m *Manager) adopt(ctx context.Context) error {
 		m.launch(e)
 		m.Log.Info("worker adopted", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.PID, h.PID, "ended", h.Ended)
 	}
+	m.Sweep(func(attemptID string) bool {
+		_, known := m.History.Settled(attemptID)
+		return known || mine[attemptID]
+	})
 	return nil
 }

@@ -60,6 +60,8 @@ type Services struct {
 	Resolve func(queue.Task) (queue.Task, error)
 	// Detach lets go of all workers; their Runs return isolation.ErrDetached.
 	Detach func()
+	// Sweep removes what is kept of attempts that keep does not know: what a crash left between two steps.
+	Sweep func(keep func(attemptID string) bool)
 	// Output locates an attempt's output.
 	Output func(attemptID string) (stdout, stderr string)
 	// Broadcast tells the other hosts of a cancelled task; nil where there are none.

@@ -27,6 +27,7 @@ func (m *Manager) close(e *entry, v queue.Verdict) {
 // settle carries the verdict out on the entry's delivery, and where that is lost on the next one, for as long as it
 // takes. It reports whether the entry is settled.
 func (m *Manager) settle(e *entry, v queue.Verdict) bool {
+	v.TaskID = e.attempt.Task.ID
 	recorded := false
 	for {
 		d := m.deliveryOf(e)
@@ -116,7 +117,7 @@ func (m *Manager) record(e *entry, v queue.Verdict) {
 	}
 	switch v.Action {
 	case queue.Retry:
-		m.Log.Info("task tried again", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.Delay, v.Delay, logkey.Reason, r.Result.Message)
+		m.Log.Info("task tried again", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.Delay, v.Delay.String(), logkey.Reason, r.Result.Message)
 	case queue.Bury:
 		m.Log.Warn("task buried", logkey.Task, a.Task.ID, logkey.State, string(r.Result.State), logkey.Cause, string(r.Result.Cause), logkey.Reason, v.Reason)
 	default:

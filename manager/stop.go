@@ -27,7 +27,7 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 	m.waiting = nil
 	m.notify()
 	m.mu.Unlock()
-	m.Log.Info("draining", "running", running, "timeout", m.config.DrainTimeout, "on_stop", string(m.config.OnStop))
+	m.Log.Info("draining", logkey.Count, running, "timeout", m.config.DrainTimeout.String(), "on_stop", string(m.config.OnStop))
 
 	done := make(chan struct{})
 	go func() {
@@ -65,7 +65,7 @@ func (m *Manager) drainWorkers(hurry context.Context, stopWork context.CancelCau
 	case <-m.noWorker():
 		return
 	case <-timer.C:
-		m.Log.Warn("drain timeout: stopping the workers that are left", "timeout", m.config.DrainTimeout)
+		m.Log.Warn("drain timeout: stopping the workers that are left", "timeout", m.config.DrainTimeout.String())
 	case <-hurry.Done():
 		m.Log.Warn("asked again to stop: killing the workers that are left")
 		cause = isolation.ErrKill

@@ -73,6 +73,9 @@ type Verdict struct {
 	Delay time.Duration
 	// History replaces the message's history in the copies that Retry and Bury make.
 	History []Past
+	// TaskID becomes the message id of the copies where the message has none: a task that was given its id by a host keeps
+	// it from then on.
+	TaskID string
 }
 
 // Delivery is one message and the duty to settle it.

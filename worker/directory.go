@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/queue"
 )
@@ -58,6 +59,23 @@ func (r *Files) Output(attemptID string) (stdout, stderr string) {
 // Remove removes all that is kept of an ended attempt.
 func (r *Files) Remove(attemptID string) error { return os.RemoveAll(r.place(attemptID).dir) }
 
+// Sweep removes what is kept of all attempts that keep does not know. It must not run beside Run.
+func (r *Files) Sweep(keep func(attemptID string) bool) {
+	entries, err := os.ReadDir(r.config.Dir)
+	if err != nil {
+		r.config.Log.Error("attempts not looked through", logkey.Err, err)
+		return
+	}
+	for _, e := range entries {
+		if keep(e.Name()) {
+			continue
+		}
+		if err := r.Remove(e.Name()); err != nil {
+			r.config.Log.Error("leftover of an attempt not removed", logkey.Attempt, e.Name(), logkey.Err, err)
+		}
+	}
+}
+
 // Run lays the attempt's directory out, runs it, and takes from the directory what belongs to the outcome.
 func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
 	f := r.place(a.ID())
@@ -71,7 +89,7 @@ func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time
 	}
 	r.collect(f, &o)
 	if err := os.RemoveAll(f.scratch()); err != nil {
-		r.config.Log.Error("scratch directory not removed", "attempt", a.ID(), "err", err)
+		r.config.Log.Error("scratch directory not removed", logkey.Attempt, a.ID(), logkey.Err, err)
 	}
 	os.Remove(f.stdin())
 	return o, nil

@@ -277,6 +277,9 @@ func (d *delivery) change(also func(tx *bolt.Tx) error) error {
 func (d *delivery) retry(v queue.Verdict, confirmed func()) error {
 	m := d.message
 	m.History = v.History
+	if m.MessageID == "" {
+		m.MessageID = v.TaskID
+	}
 	var ready time.Time
 	if v.Delay > 0 {
 		ready = time.Now().Add(v.Delay)
@@ -301,6 +304,9 @@ func (d *delivery) retry(v queue.Verdict, confirmed func()) error {
 func (d *delivery) bury(v queue.Verdict) error {
 	m := d.message
 	m.History = v.History
+	if m.MessageID == "" {
+		m.MessageID = v.TaskID
+	}
 	end := &burial{Reason: v.Reason, BuriedAt: time.Now()}
 	if r := v.Result; r != nil {
 		end.TaskID, end.Host, end.Cause = r.ID, r.Host, r.Cause

@@ -23,6 +23,7 @@ type Client struct {
 	publish  *publisher
 	source   *source
 	cancels  chan string
+	replies  chan queue.Result
 	burials  sync.Mutex // one reader of the dead letters at a time: what one holds, another would not see
 
 	stop context.CancelFunc
@@ -56,7 +57,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 		return nil, err
 	}
 	d := &dialer{endpoints: endpoints, tls: t, host: c.Host}
-	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan string, 64)}
+	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan string, 64), replies: make(chan queue.Result, 64)}
 	cl.user = endpoints[0].user
 	for _, e := range endpoints {
 		if e.user != cl.user {

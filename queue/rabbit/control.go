@@ -7,6 +7,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
 )
 
 // nameTakenAfter is how long the control queue may be held by somebody else before that is taken for another manager of
@@ -36,6 +38,32 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 // while the broker is out of reach are not seen, and a reader must keep up: beyond 64 waiting ids, later ones are dropped
 // with a log line. The channel is never closed.
 func (c *Client) Cancels() <-chan string { return c.cancels }
+
+// ReplyTo is the address at which Replies listens; empty for a client that is no host.
+func (c *Client) ReplyTo() string {
+	if c.host == "" {
+		return ""
+	}
+	return controlQueue(c.host)
+}
+
+// Replies gives the results of tasks that were published with ReplyTo as their reply address. A reader that is slow holds up
+// cancellations too. Results that come while the connection is lost are not seen. The channel is never closed.
+func (c *Client) Replies() <-chan queue.Result { return c.replies }
+
+// reply hands on a result.
+func (c *Client) reply(ctx context.Context, s *session, m amqp.Delivery) {
+	var r queue.Result
+	if err := json.Unmarshal(m.Body, &r); err != nil {
+		c.log.Warn("ignored a malformed reply", keyErr, err)
+		return
+	}
+	select {
+	case c.replies <- r:
+	case <-ctx.Done():
+	case <-s.done:
+	}
+}
 
 // hear receives control messages until ctx ends.
 func (c *Client) hear(ctx context.Context) {
@@ -99,6 +127,10 @@ func (c *Client) listen(ctx context.Context, s *session, messages <-chan amqp.De
 		case m, ok := <-messages:
 			if !ok {
 				return
+			}
+			if m.Exchange == "" { // sent to this queue by name: the reply to a task that was submitted here
+				c.reply(ctx, s, m)
+				continue
 			}
 			var wanted cancellation
 			if err := json.Unmarshal(m.Body, &wanted); err != nil || wanted.Cancel == "" {

@@ -104,8 +104,11 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 	case queue.Return:
 		return nil, nil
 	case queue.Done, queue.Bury:
+		if v.Result == nil && v.Action == queue.Done {
+			return nil, nil // all was published before: only the message is to be given up
+		}
 		if v.Result == nil {
-			return nil, fmt.Errorf("cannot settle a delivery as %s without a result", v.Action)
+			return nil, errors.New("cannot bury a delivery without a result")
 		}
 		if all, err = d.results(v.Result); err != nil {
 			return nil, err
@@ -117,6 +120,9 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 	case queue.Retry:
 		msg := again(d.raw, d.msg, d.line.user)
 		msg.Headers[headerAttempts] = encodeHistory(v.History)
+		if msg.MessageId == "" {
+			msg.MessageId = short(v.TaskID)
+		}
 		if v.Delay <= 0 {
 			return []*publication{cl.toPool(d.msg.Pool, d.msg.Band, msg)}, nil
 		}
@@ -156,6 +162,9 @@ func (d *delivery) results(r *queue.Result) ([]*publication, error) {
 // burial makes the dead letter: the message whole, the reason in its headers.
 func (d *delivery) burial(v queue.Verdict) amqp.Publishing {
 	msg := again(d.raw, d.msg, d.line.user)
+	if msg.MessageId == "" {
+		msg.MessageId = short(v.TaskID)
+	}
 	h := msg.Headers
 	h[headerDeadKey] = ulid.Make().String()
 	h[headerReason] = clip(v.Reason, 4096)

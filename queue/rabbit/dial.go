@@ -127,7 +127,8 @@ func (e endpoint) explain(err error) error {
 		return refused{fmt.Errorf("cannot use the virtual host %q of RabbitMQ at %s as %s: %s", e.vhost, e.addr, e.who(), fault.Reason)}
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname):
 		return refused{fmt.Errorf("cannot trust the certificate of RabbitMQ at %s: %w", e.addr, err)}
-	case errors.As(err, &alert):
+	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
+		// With TLS 1.3 a server refuses a client after the handshake, and the library passes on only the text.
 		return refused{fmt.Errorf("cannot agree on TLS with RabbitMQ at %s: it wants a client certificate that it trusts: %w", e.addr, err)}
 	case errors.As(err, &header):
 		return refused{fmt.Errorf("cannot speak TLS with %s: there is no TLS listener on that port", e.addr)}

@@ -101,8 +101,12 @@ func TestAcknowledgementTimeout(t *testing.T) {
 	for _, v := range broker.Versions {
 		t.Run(string(v), func(t *testing.T) {
 			t.Parallel()
-			config := "consumer_timeout = 2000\nchannel_tick_interval = 1000\nquorum_tick_interval = 1000\n"
-			b := broker.StartWith(t, v, broker.Options{Config: config})
+			b := broker.StartWith(t, v, broker.Options{Config: "consumer_timeout = 2000\n"})
+			// By default the broker looks once a minute.
+			if _, err := b.Eval("application:set_env(rabbit, channel_tick_interval, 500), " +
+				"application:set_env(rabbit, quorum_tick_interval, 500)."); err != nil {
+				t.Fatal(err)
+			}
 			cl, log := dial(t, Config{URLs: []string{b.URL()}, Host: "h", Pools: []string{"p"}})
 			s := cl.Source()
 			s.Demand(2)

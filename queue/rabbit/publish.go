@@ -235,11 +235,11 @@ func (p *publisher) send(o *outlet, pub *publication) error {
 		pub.id = p.seq.Add(1)
 		pub.msg.Headers[headerPublish] = pub.id
 	}
-	confirm, err := o.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.make != nil || pub.reply, false, pub.msg)
-	if err != nil && !o.ch.IsClosed() && !o.sess.conn.IsClosed() {
+	if err := pub.msg.Headers.Validate(); err != nil {
 		return fmt.Errorf("cannot publish to the exchange %s: %w", pub.exchange, err)
 	}
-	pub.confirm = confirm
+	// What is valid fails only with the channel, perhaps before the channel knows: its fate is unknown.
+	pub.confirm, _ = o.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.make != nil || pub.reply, false, pub.msg)
 	return nil
 }
 

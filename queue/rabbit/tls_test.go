@@ -117,10 +117,12 @@ func TestTLS(t *testing.T) {
 				"give both":                               {CA: ca, Cert: cert},
 				"cannot read the certificate authorities": {CA: "/nonexistent", Cert: cert, Key: key},
 			} {
-				_, c.Log = newJournal()
+				var log *journal
+				log, c.Log = newJournal()
 				c.URLs = []string{b.TLSURL()}
 				cl, err := Dial(within(t), c)
 				if err == nil {
+					t.Log(log)
 					_ = cl.Close()
 					t.Errorf("no error; want %q", name)
 				} else if !strings.Contains(err.Error(), name) {

@@ -55,23 +55,25 @@ func (s *server) begin(spec *isolation.Spec) {
 }
 
 func (s *server) run(p *program, spec *isolation.Spec) {
+	// Before the fork: a quick program has ended before we hear that it began.
+	begun := time.Now()
 	pid, err := s.fork(p, spec)
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spawning--
-	now := time.Now()
 	var fault *process.StartError
 	switch {
 	case errors.As(err, &fault):
 		p.ending = true
-		p.exit = &isolation.Exit{StartError: fault.Error(), StartedAt: now, FinishedAt: now}
+		p.exit = &isolation.Exit{StartError: fault.Error(), StartedAt: begun, FinishedAt: time.Now()}
 		s.send(&frame{Op: opEnded, ID: p.id, Exit: p.exit})
 	case err != nil:
 		delete(s.programs, p.id)
 		s.send(&frame{Op: opFailed, ID: p.id, Error: err.Error()})
 		s.lookIdle()
 	default:
-		p.pid, p.started = pid, isolation.Started{PID: pid, At: now}
+		p.pid, p.started = pid, isolation.Started{PID: pid, At: begun}
 		s.byPID[pid] = p
 		s.send(&frame{Op: opStarted, ID: p.id, Started: &p.started})
 		if p.timeout > 0 {

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation/cgroup"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/queue/rabbit"
+	"github.com/mayfly/mayfly/queue/tasktype"
+)
+
+// finding is one line of the host's self-check.
+type finding struct {
+	What   string `json:"what"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	// Remedy says what mends it, where it is not OK.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// brokerPatience is how long the check waits for a broker to answer.
+const brokerPatience = 5 * time.Second
+
+// check looks at the host as `mayfly run` would find it, and prints the remedy for each thing that is wrong.
+func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
+	var list []finding
+	add := func(what string, err error, detail, remedy string) {
+		f := finding{What: what, OK: err == nil, Detail: detail}
+		if err != nil {
+			f.Detail, f.Remedy = err.Error(), remedy
+		}
+		list = append(list, f)
+	}
+	c, err := readConfig()
+	add("configuration", err, "all settings are in range", `see "mayfly run --help"`)
+	if err == nil {
+		existing := c.StateDir // or what it will be made in
+		for unix.Access(existing, unix.F_OK) != nil && existing != "/" {
+			existing = filepath.Dir(existing)
+		}
+		if unix.Access(existing, unix.W_OK) != nil {
+			err = fmt.Errorf("cannot write to %s", existing)
+		}
+		add("state directory", err, c.StateDir, fmt.Sprintf("mkdir -p %s && chown %d %s, or set MAYFLY_STATE_DIR", c.StateDir, os.Geteuid(), c.StateDir))
+		if err == nil {
+			c.StateDir = existing
+			capacity, err := detectCapacity(c)
+			add("capacity", err, fmt.Sprintf("%g cores, %s of memory, %s of disk are lent to workers", float64(capacity.MilliCPU)/1000,
+				queue.FormatSize(capacity.Memory), queue.FormatSize(capacity.Disk)), "set MAYFLY_CPUS, MAYFLY_MEMORY, MAYFLY_DISK")
+			if err == nil && capacity.Disk == 0 {
+				add("disk", fmt.Errorf("%s has no free space beyond MAYFLY_RESERVED_DISK", c.StateDir), "", "free some, or lower MAYFLY_RESERVED_DISK")
+			}
+		}
+		types, err := tasktype.Load(c.TypesDir)
+		if c.TypesDir != "" {
+			n := 0
+			if err == nil {
+				n = len(types.Types())
+			}
+			add("task types", err, fmt.Sprintf("%d in %s", n, c.TypesDir), "mend the file that is named")
+		}
+		list = append(list, checkBroker(ctx, c))
+	}
+	_, err = cgroup.Find(fmt.Sprintf("mayfly-check-%d", os.Getpid()))
+	add("control groups", err, "version 2, writable: a worker's processes are held together by the kernel",
+		"mount cgroup2 and run as root (or in a delegated unit); without it, processes that hide from their parent are found by session and environment only")
+	add("kernel", nil, kernel()+", "+runtime.GOARCH, "")
+
+	ok = true
+	for _, f := range list {
+		ok = ok && f.OK
+	}
+	return ok, printFindings(w, list, asJSON)
+}
+
+// checkBroker tries to log in to the broker, or looks at the embedded queue.
+func checkBroker(ctx context.Context, c *config) finding {
+	if c.AMQPURL == "" {
+		return finding{What: "queue", OK: true, Detail: "embedded, " + filepath.Join(c.StateDir, "queue.db") + " (set MAYFLY_AMQP_URL for RabbitMQ)"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	defer cancel()
+	const remedy = "check MAYFLY_AMQP_URL, and that the broker runs: rabbitmq-diagnostics check_running"
+	client, err := rabbit.Dial(ctx, rabbit.Config{URLs: splitURLs(c.AMQPURL), CA: c.AMQPCA, Cert: c.AMQPCert, Key: c.AMQPKey, Pools: c.Pools,
+		Declare: rabbit.Passive, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return finding{What: "queue", Detail: err.Error(), Remedy: remedy}
+	}
+	defer client.Close()
+	depth, err := client.Depth(ctx)
+	if err != nil {
+		return finding{What: "queue", Detail: client.State(), Remedy: remedy}
+	}
+	f := finding{What: "queue", OK: true, Detail: fmt.Sprintf("%s; %d of %d pool queues are declared", client.State(), len(depth), len(c.Pools)*len(queue.Bands))}
+	if c.Declare == "passive" && len(depth) < len(c.Pools)*len(queue.Bands) {
+		f.OK, f.Remedy = false, "declare them, or set MAYFLY_DECLARE=auto"
+	}
+	return f
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+func printFindings(w io.Writer, list []finding, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(list)
+	}
+	for _, f := range list {
+		mark := "ok  "
+		if !f.OK {
+			mark = "FAIL"
+		}
+		if _, err := fmt.Fprintf(w, "%s  %-16s  %s\n", mark, f.What, f.Detail); err != nil {
+			return err
+		}
+		if f.Remedy != "" {
+			if _, err := fmt.Fprintf(w, "      %-16s  remedy: %s\n", "", f.Remedy); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/queue/local"
+	"github.com/mayfly/mayfly/queue/rabbit"
+)
+
+// openQueue opens the queue that the configuration names, and says how the manager is to use it.
+func openQueue(ctx context.Context, c *config, log *slog.Logger) (*opened, error) {
+	if c.AMQPURL == "" {
+		return openLocal(c, log)
+	}
+	return openRabbit(ctx, c, log)
+}
+
+// opened is a queue and what the manager needs of it.
+type opened struct {
+	source    queue.Source
+	publisher queue.Publisher
+	cemetery  queue.Cemetery
+	backlog   manager.Backlog
+	state     func() string
+	broadcast func(context.Context, string) error
+	replyTo   string
+	// listen hands on what other hosts say until the returned function is called.
+	listen func(m *manager.Manager) (stop func())
+	close  func() error
+}
+
+func openLocal(c *config, log *slog.Logger) (*opened, error) {
+	q, err := local.Open(filepath.Join(c.StateDir, "queue.db"), local.Options{Pools: c.Pools, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &opened{source: q.Source(), publisher: q, cemetery: q, state: q.State, close: q.Close,
+		backlog: manager.Backlog{Depth: q.Depth, Peek: q.Waiting, Find: q.Find, Pick: func(ctx context.Context, id string) (queue.Delivery, error) {
+			d, err := q.Pick(ctx, id)
+			if errors.Is(err, local.ErrNotFound) {
+				err = manager.ErrUnknownTask
+			}
+			return d, err
+		}},
+		listen: func(*manager.Manager) func() { return func() {} },
+	}, nil
+}
+
+// splitURLs takes a list of URLs apart.
+func splitURLs(list string) []string {
+	urls := strings.Split(list, ",")
+	for i := range urls {
+		urls[i] = strings.TrimSpace(urls[i])
+	}
+	return urls
+}
+
+// depthPatience is how long a look at the depth of the queues may wait for a broker that is out of reach.
+const depthPatience = time.Second
+
+func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, error) {
+	client, err := rabbit.Dial(ctx, rabbit.Config{URLs: splitURLs(c.AMQPURL), CA: c.AMQPCA, Cert: c.AMQPCert, Key: c.AMQPKey,
+		Host: c.Host, Pools: c.Pools, Declare: rabbit.Declare(c.Declare), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &opened{source: client.Source(), publisher: client, cemetery: client, state: client.State, close: client.Close,
+		broadcast: client.Cancel, replyTo: client.ReplyTo(),
+		backlog: manager.Backlog{Depth: func(ctx context.Context) (map[string]int, error) {
+			ctx, cancel := context.WithTimeout(ctx, depthPatience)
+			defer cancel()
+			return client.Depth(ctx)
+		}},
+		listen: func(m *manager.Manager) func() {
+			done := make(chan struct{})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					select {
+					case id := <-client.Cancels():
+						m.Cancelled(id)
+					case r := <-client.Replies():
+						m.Learn(r)
+					case <-done:
+						return
+					}
+				}
+			})
+			return func() { close(done); wg.Wait() }
+		},
+	}, nil
+}
