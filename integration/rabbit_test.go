@@ -300,9 +300,9 @@ func TestBrokerRestarted(t *testing.T) {
 				p.publish("default.low", fmt.Sprintf(`{"id": %q, "command": ["sh", "-c", "exit 5"], "resources": {"cpu": 4}}`, id))
 			}
 			p.conn.Close()
-			if v == broker.V40 {
-				b.Kill()
-			} else if err := b.Stop(); err != nil {
+			// In good order: a broker that is killed within seconds of a quorum queue's declaration may lose the queue, which
+			// is no matter of ours (seen with 4.0.5).
+			if err := b.Stop(); err != nil {
 				t.Fatal(err)
 			}
 			release()
@@ -414,8 +414,11 @@ func TestAcknowledgementTimeout(t *testing.T) {
 	t.Parallel()
 	for _, v := range []broker.Version{broker.V310, broker.V40} {
 		t.Run(string(v), func(t *testing.T) {
-			// The broker looks every 15 s in these versions; the timeout's least value is far below.
-			b := broker.StartWith(t, v, broker.Options{Config: "consumer_timeout = 5000\nchannel_tick_interval = 1000\n"})
+			b := broker.StartWith(t, v, broker.Options{Config: "consumer_timeout = 5000\n"})
+			// By default the broker looks once a minute.
+			if _, err := b.Eval("application:set_env(rabbit, channel_tick_interval, 500), ok."); err != nil {
+				t.Fatal(err)
+			}
 			h := newHost(t, "MAYFLY_AMQP_URL="+b.URL())
 			h.start()
 			p := newProducer(t, b.URL())

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -35,6 +36,12 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 		close(done)
 	}()
 	if m.config.OnStop == KeepWorkers {
+		// What has ended is settled by us: the next manager should not have to wait for its message.
+		select {
+		case <-m.nobodyIs(Settling):
+		case <-time.After(settleTime):
+		case <-hurry.Done():
+		}
 		m.Detach()
 	} else {
 		m.drainWorkers(hurry, stopWork, done)
@@ -62,7 +69,7 @@ func (m *Manager) drainWorkers(hurry context.Context, stopWork context.CancelCau
 	select {
 	case <-done:
 		return
-	case <-m.noWorker():
+	case <-m.nobodyIs(Running, Stopping):
 		return
 	case <-timer.C:
 		m.Log.Warn("drain timeout: stopping the workers that are left", "timeout", m.config.DrainTimeout.String())
@@ -74,17 +81,21 @@ func (m *Manager) drainWorkers(hurry context.Context, stopWork context.CancelCau
 	m.drained = true
 	m.mu.Unlock()
 	stopWork(cause)
-	select {
-	case <-m.noWorker():
-	case <-hurry.Done():
-		// They were told to stop; the keeper sees to it that they do, and keeps their exits for the next manager.
-		m.Detach()
-		<-m.noWorker()
+	workersGone := m.nobodyIs(Running, Stopping)
+	if cause == nil {
+		select {
+		case <-workersGone:
+			return
+		case <-hurry.Done():
+			// They were told to stop; the keeper sees to it that they do, and keeps their exits for the next manager.
+			m.Detach()
+		}
 	}
+	<-workersGone
 }
 
-// noWorker returns a channel that is closed once no entry has a worker.
-func (m *Manager) noWorker() <-chan struct{} {
+// nobodyIs returns a channel that is closed once no active entry has one of the statuses.
+func (m *Manager) nobodyIs(statuses ...Status) <-chan struct{} {
 	c := make(chan struct{})
 	go func() {
 		defer close(c)
@@ -92,7 +103,7 @@ func (m *Manager) noWorker() <-chan struct{} {
 			m.mu.Lock()
 			changed, busy := m.changed, false
 			for _, e := range m.active {
-				busy = busy || e.status == Running || e.status == Stopping
+				busy = busy || slices.Contains(statuses, e.status)
 			}
 			m.mu.Unlock()
 			if !busy {

@@ -149,7 +149,11 @@ func (c *Client) report(role string, s *session, addr string, err error) {
 		st.up[role] = false
 		if st.reason == nil {
 			st.since = time.Now()
-			c.log.Warn("lost RabbitMQ, trying again", "addr", addr, keyErr, err)
+			what := "lost RabbitMQ, trying again"
+			if st.version == "" {
+				what = "could not reach RabbitMQ, trying again"
+			}
+			c.log.Warn(what, "addr", addr, keyErr, err)
 		} else {
 			c.log.Debug("still out of reach of RabbitMQ", "addr", addr, keyErr, err)
 		}
@@ -162,7 +166,7 @@ func (c *Client) report(role string, s *session, addr string, err error) {
 		return
 	}
 	if st.reason != nil {
-		c.log.Info("reached RabbitMQ again", "addr", addr, "version", st.version, "after", time.Since(st.since).Round(time.Millisecond))
+		c.log.Info("reached RabbitMQ", "addr", addr, "version", st.version, "after", time.Since(st.since).Round(time.Millisecond))
 	} else {
 		c.log.Info("connected to RabbitMQ", "addr", addr, "version", st.version)
 	}

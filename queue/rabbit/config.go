@@ -52,6 +52,7 @@ type endpoint struct {
 	addr     string // host:port
 	user     string // empty for EXTERNAL
 	vhost    string
+	secure   bool // amqps
 	external bool
 }
 
@@ -111,6 +112,7 @@ func parseURL(raw string) (e endpoint, secure bool, err error) {
 	e = endpoint{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), user: uri.Username, vhost: uri.Vhost}
 	parsed, err := url.Parse(raw)
 	secure = uri.Scheme == "amqps"
+	e.secure = secure
 	if err == nil && secure && parsed.User == nil {
 		// Without a user the client's certificate says who it is.
 		e.external, e.user = true, ""

@@ -68,7 +68,7 @@ func (c *Client) reply(ctx context.Context, s *session, m amqp.Delivery) {
 // hear receives control messages until ctx ends.
 func (c *Client) hear(ctx context.Context) {
 	var taken time.Time // since when the queue's name is taken
-	warned := false
+	warned, complaint := false, ""
 	var wait backoff
 	for ctx.Err() == nil {
 		s, err := c.receive.session(ctx)
@@ -81,9 +81,14 @@ func (c *Client) hear(ctx context.Context) {
 			messages, err = c.controlQueue(ch)
 		}
 		if err == nil {
-			taken, warned, wait = time.Time{}, false, 0
+			taken, warned, complaint = time.Time{}, false, ""
+			began := time.Now()
 			c.listen(ctx, s, messages)
 			_ = ch.Close()
+			if time.Since(began) > backoffMax {
+				wait = 0
+			}
+			_ = sleep(ctx, wait.next())
 			continue
 		}
 		if ch != nil {
@@ -97,7 +102,8 @@ func (c *Client) hear(ctx context.Context) {
 				warned = true
 				c.log.Error("another manager uses this host name: set MAYFLY_HOST to a name of its own", keyHost, c.host, keyErr, err)
 			}
-		} else if !s.conn.IsClosed() {
+		} else if !s.conn.IsClosed() && err.Error() != complaint {
+			complaint = err.Error()
 			c.log.Error("could not listen for cancellations, trying again", keyHost, c.host, keyErr, err)
 		}
 		_ = sleep(ctx, wait.next())

@@ -87,7 +87,7 @@ func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publicat
 	var wait backoff
 	for {
 		err := cl.publish.publish(ctx, d.lost, all...)
-		if err == nil || errors.Is(err, queue.ErrLost) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, queue.ErrLost) || errors.Is(err, queue.ErrClosed) || ctx.Err() != nil {
 			return err
 		}
 		cl.log.Error("could not settle a delivery, trying again", keyTask, d.task(v), keyPool, d.msg.Pool, keyErr, err)
@@ -119,7 +119,7 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 		return all, nil
 	case queue.Retry:
 		msg := again(d.raw, d.msg, d.line.user)
-		msg.Headers[headerAttempts] = encodeHistory(v.History)
+		msg.Headers[headerAttempts] = encodeHistory(v.History, historyMax)
 		if msg.MessageId == "" {
 			msg.MessageId = short(v.TaskID)
 		}
@@ -174,7 +174,7 @@ func (d *delivery) burial(v queue.Verdict) amqp.Publishing {
 	h[headerTaskID] = clip(v.Result.ID, 1024)
 	h[headerHost] = d.source.client.host
 	h[headerBuriedAt] = time.Now().UTC().Format(time.RFC3339Nano)
-	h[headerAttempts] = encodeHistory(v.History)
+	h[headerAttempts] = encodeHistory(v.History, historyMax)
 	return msg
 }
 

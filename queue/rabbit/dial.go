@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -132,6 +133,10 @@ func (e endpoint) explain(err error) error {
 		return refused{fmt.Errorf("cannot agree on TLS with RabbitMQ at %s: it wants a client certificate that it trusts: %w", e.addr, err)}
 	case errors.As(err, &header):
 		return refused{fmt.Errorf("cannot speak TLS with %s: there is no TLS listener on that port", e.addr)}
+	case e.secure && (errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)):
+		// A restart of the broker looks the same, so this is tried again.
+		return fmt.Errorf("cannot reach RabbitMQ at %s: it hung up at the TLS handshake; it may want a client certificate that it "+
+			"trusts: %w", e.addr, err)
 	default:
 		return fmt.Errorf("cannot reach RabbitMQ at %s: %w", e.addr, err)
 	}

@@ -38,8 +38,11 @@ const deliveryCount = "x-delivery-count"
 const (
 	// historyPlain is the longest history in bytes that travels as plain JSON; a longer one is packed.
 	historyPlain = 16 << 10
-	// historyMax bounds the packed history: all headers together must fit into one frame of 128 KiB.
-	historyMax = 64 << 10
+	// historyMax bounds the packed history, historyTight where other headers need the room.
+	historyMax   = 64 << 10
+	historyTight = 4 << 10
+	// headersMax bounds all headers of a message: they must fit into one frame, which has 128 KiB by default.
+	headersMax = 120 << 10
 	packed     = "gzip:"
 )
 
@@ -53,13 +56,13 @@ func brokerMade(key string) bool {
 	return strings.HasPrefix(key, "x-first-death-") || strings.HasPrefix(key, "x-last-death-")
 }
 
-// encodeHistory renders a history as a header.
-func encodeHistory(h []queue.Past) string {
+// encodeHistory renders a history as a header of at most limit bytes.
+func encodeHistory(h []queue.Past, limit int) string {
 	text, _ := json.Marshal(h) // plain fields: cannot fail
-	if len(text) <= historyPlain {
+	if len(text) <= min(historyPlain, limit) {
 		return string(text)
 	}
-	if s := pack(text); len(s) <= historyMax {
+	if s := pack(text); len(s) <= limit {
 		return s
 	}
 	short := make([]queue.Past, len(h))
@@ -69,11 +72,11 @@ func encodeHistory(h []queue.Past) string {
 	}
 	text, _ = json.Marshal(short)
 	for s := pack(text); ; s = pack(text) {
-		if len(s) <= historyMax {
+		if len(s) <= limit {
 			return s
 		}
 		// The number of attempts counts by the last entry; the oldest ones are the least telling.
-		short = short[len(short)/2:]
+		short = short[(len(short)+1)/2:]
 		text, _ = json.Marshal(short)
 	}
 }
@@ -105,6 +108,56 @@ func decodeHistory(v any) []queue.Past {
 		return nil
 	}
 	return h
+}
+
+// fit makes the headers fit into a frame: a message that cannot be sent would end the connection again and again. It
+// shortens the history, then drops the largest headers, and returns their names.
+func fit(h amqp.Table) (dropped []string) {
+	if size(h) <= headersMax {
+		return nil
+	}
+	if _, ok := h[headerAttempts]; ok {
+		h[headerAttempts] = encodeHistory(decodeHistory(h[headerAttempts]), historyTight)
+	}
+	for size(h) > headersMax {
+		largest := ""
+		for k, v := range h {
+			if !strings.HasPrefix(k, headerPrefix) && (largest == "" || size(v) > size(h[largest])) {
+				largest = k
+			}
+		}
+		if largest == "" {
+			return dropped
+		}
+		dropped = append(dropped, largest)
+		delete(h, largest)
+	}
+	return dropped
+}
+
+// size estimates from above the bytes that a header value takes on the wire.
+func size(v any) int {
+	const scalar = 16
+	switch v := v.(type) {
+	case string:
+		return scalar + len(v)
+	case []byte:
+		return scalar + len(v)
+	case []any:
+		n := scalar
+		for _, e := range v {
+			n += size(e)
+		}
+		return n
+	case amqp.Table:
+		n := scalar
+		for k, e := range v {
+			n += len(k) + 2 + size(e)
+		}
+		return n
+	default:
+		return scalar
+	}
 }
 
 func text(h amqp.Table, key string) string {

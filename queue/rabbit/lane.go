@@ -24,6 +24,7 @@ type lane struct {
 	held      bool        // narrowed because the demand was exceeded: there is more in the queue
 	retryAt   time.Time   // not to be opened before
 	wait      backoff
+	complaint string // the last error that was logged, so that it is logged once; the regulator's own, as wait is
 }
 
 // line is one channel of a lane with at most one consumer.
@@ -181,7 +182,8 @@ func (s *source) failed(l *lane, sess *session, err error) {
 		}
 	}
 	var lacking missing
-	if errors.As(err, &lacking) || !errors.Is(err, amqp.ErrClosed) {
+	if (errors.As(err, &lacking) || !errors.Is(err, amqp.ErrClosed)) && err.Error() != l.complaint {
+		l.complaint = err.Error()
 		s.client.log.Error("could not consume, trying again", keyQueue, l.queue, keyPool, l.pool, keyErr, err)
 	}
 }

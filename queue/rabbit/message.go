@@ -109,7 +109,7 @@ func encode(m queue.Message, self string) (amqp.Publishing, error) {
 		headers[headerUserID] = m.UserID
 	}
 	if len(m.History) > 0 {
-		headers[headerAttempts] = encodeHistory(m.History)
+		headers[headerAttempts] = encodeHistory(m.History, historyMax)
 	}
 	return amqp.Publishing{
 		Headers:       headers,

@@ -76,7 +76,7 @@ func outage(t *testing.T, b *broker.Broker, url string, end func()) {
 	if seen["t1"] != 1 {
 		t.Fatalf("the delivery that was lost came again %d times", seen["t1"])
 	}
-	log.await(t, "reached RabbitMQ again")
+	log.await(t, "reached RabbitMQ")
 }
 
 // A broker that is away at the start is waited for.
@@ -85,7 +85,7 @@ func TestStartWithoutBroker(t *testing.T) {
 	b := broker.Start(t, broker.V310)
 	b.Kill()
 	cl, log := dial(t, Config{URLs: []string{b.URL()}, Host: "h", Pools: []string{"p"}})
-	log.await(t, "lost RabbitMQ", b.Addr())
+	log.await(t, "could not reach RabbitMQ", b.Addr())
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,8 @@ type publisher struct {
 
 	mu  sync.Mutex
 	cur *outlet
-	up  chan struct{} // closed while cur is set and not blocked
+	up  chan struct{} // closed while cur is set, and for good at the end
+	end bool          // there will be no other outlet
 }
 
 func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
@@ -50,6 +51,7 @@ func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
 
 // run keeps a channel open for publishing until ctx ends.
 func (p *publisher) run(ctx context.Context) {
+	defer p.finish()
 	var wait backoff
 	var last *session
 	var alarm alarm
@@ -140,6 +142,13 @@ func (p *publisher) withdraw() {
 	}
 }
 
+func (p *publisher) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end = true
+	close(p.up)
+}
+
 // outlet waits for a channel to publish on. lost may be nil.
 func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, error) {
 	for {
@@ -147,10 +156,13 @@ func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, 
 			return nil, ctx.Err()
 		}
 		p.mu.Lock()
-		o, up := p.cur, p.up
+		o, up, end := p.cur, p.up, p.end
 		p.mu.Unlock()
 		if o != nil {
 			return o, nil
+		}
+		if end {
+			return nil, queue.ErrClosed
 		}
 		select {
 		case <-ctx.Done():
@@ -232,6 +244,9 @@ func (p *publisher) send(o *outlet, pub *publication) error {
 		o.note(pub.ahead)
 	}
 	if pub.make != nil {
+		if dropped := fit(pub.msg.Headers); len(dropped) > 0 {
+			p.log.Warn("dropped headers of a message: all together must fit into one frame", keyTask, pub.msg.MessageId, "headers", dropped)
+		}
 		pub.id = p.seq.Add(1)
 		pub.msg.Headers[headerPublish] = pub.id
 	}

@@ -58,7 +58,7 @@ func (s *source) regulate(ctx context.Context, sess *session, now time.Time) tim
 			signal(s.kick)
 			continue
 		}
-		c.lane.wait = 0
+		c.lane.wait, c.lane.complaint = 0, ""
 	}
 	return next
 }

@@ -106,19 +106,6 @@ func TestCancel(t *testing.T) {
 	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
 		a, _ := dial(t, Config{URLs: []string{url}, Host: "a"})
 		b, _ := dial(t, Config{URLs: []string{url}})
-		// The control queue is bound some time after the connection: ask until it hears.
-		for {
-			if err := b.Cancel(within(t), "t1"); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case id := <-a.Cancels():
-				if id != "t1" {
-					t.Fatalf("cancelled %q", id)
-				}
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
+		awaitCancel(t, b, a)
 	})
 }

@@ -122,9 +122,9 @@ func TestTLS(t *testing.T) {
 				c.URLs = []string{b.TLSURL()}
 				cl, err := Dial(within(t), c)
 				if err == nil {
-					t.Log(log)
+					// The broker's reset overtook its reason.
+					log.await(t, "client certificate that it trusts")
 					_ = cl.Close()
-					t.Errorf("no error; want %q", name)
 				} else if !strings.Contains(err.Error(), name) {
 					t.Errorf("error = %v; want %q", err, name)
 				}

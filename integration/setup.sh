@@ -1,0 +1,83 @@
+#!/bin/sh
+# Installs what the tests need: RabbitMQ of the distribution (3.10 on Debian 12), AMQP clients that are not ours, and two
+# Debian trees with newer RabbitMQ (4.0 from Debian 13, 4.3 from testing), kept in the cache between runs. It does only what
+# is missing, prints what it does, and is silent when there is nothing to do. No service is started.
+set -eu
+
+cache=${MAYFLY_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mayfly}
+mirror=${MAYFLY_TEST_MIRROR:-http://deb.debian.org/debian}
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null 2>&1; }
+
+missing=
+for package in rabbitmq-server debootstrap amqp-tools python3-pika; do
+	installed "$package" || missing="$missing $package"
+done
+trees=
+for tree in debian-13 debian-testing; do
+	has_tree "$tree" || trees="$trees $tree"
+done
+[ -n "$missing$trees" ] || exit 0
+
+# Both steps need root. The cache stays where the caller has it.
+if [ "$(id -u)" -ne 0 ]; then
+	command -v sudo >/dev/null || die "cannot install without root: run as root: MAYFLY_TEST_CACHE=$cache $0"
+	exec sudo MAYFLY_TEST_CACHE="$cache" MAYFLY_TEST_MIRROR="$mirror" "$0"
+fi
+command -v apt-get >/dev/null || die "cannot install$missing: this script knows Debian and its kin only"
+
+# One at a time; the second finds the work done.
+mkdir -p "$cache"
+exec 9>"$cache/.lock"
+flock 9
+
+work=$(mktemp -d)
+guard=
+cleanup() {
+	[ -z "$guard" ] || rm -f "$guard"
+	rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 1' HUP INT TERM
+
+if [ -n "$missing" ]; then
+	say "installing$missing"
+	# Debian starts services at installation unless this program says no. One that is there already is not ours to change.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		guard=/usr/sbin/policy-rc.d
+		printf '#!/bin/sh\nexit 101\n' >"$guard"
+		chmod 755 "$guard"
+	fi
+	# shellcheck disable=SC2086 # a list of words
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } >"$work/log" 2>&1; then
+		tail -20 "$work/log" >&2
+		die "cannot install$missing"
+	fi
+	if [ -n "$guard" ]; then
+		rm -f "$guard"
+		guard=
+	fi
+fi
+
+# tree NAME SUITE makes a Debian tree under a temporary name and renames it when it is complete.
+tree() {
+	has_tree "$1" && return 0
+	say "making the tree $cache/$1 (RabbitMQ of Debian $2; a minute or two)"
+	rm -rf "$cache/$1" "$cache/.$1".*
+	new=$cache/.$1.$$
+	script=
+	[ -e "/usr/share/debootstrap/scripts/$2" ] || script=/usr/share/debootstrap/scripts/sid
+	if ! debootstrap --variant=minbase --include=rabbitmq-server "$2" "$new" "$mirror" $script >"$work/log" 2>&1; then
+		tail -20 "$work/log" >&2
+		rm -rf "$new"
+		die "cannot make the tree $1"
+	fi
+	rm -rf "$new/var/cache/apt/archives" "$new/var/lib/apt/lists"
+	mv "$new" "$cache/$1"
+}
+tree debian-13 trixie
+tree debian-testing forky
