@@ -412,7 +412,7 @@ func TestReplyQueueGone(t *testing.T) {
 // TestAcknowledgementTimeout has the broker time out the acknowledgement of a running task: it is adopted, never run again.
 func TestAcknowledgementTimeout(t *testing.T) {
 	t.Parallel()
-	for _, v := range []broker.Version{broker.V310, broker.V40} {
+	for _, v := range broker.Versions {
 		t.Run(string(v), func(t *testing.T) {
 			b := broker.StartWith(t, v, broker.Options{Config: "consumer_timeout = 5000\n"})
 			// By default the broker looks once a minute.

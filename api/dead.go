@@ -1,0 +1,66 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// deadLimit is how many dead letters are listed unless the caller says otherwise.
+const deadLimit = 1000
+
+func (s *server) dead(w http.ResponseWriter, r *http.Request) error {
+	limit, err := natural(r.URL.Query().Get("limit"), deadLimit)
+	if err != nil {
+		return err
+	}
+	list := []queue.DeadLetter{}
+	err = s.backend.Cemetery().Dead(r.Context(), func(d queue.DeadLetter) bool {
+		if len(list) >= limit {
+			return false
+		}
+		d.Body = nil // bodies may be large: one is shown at a time
+		list = append(list, d)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, list)
+	return nil
+}
+
+func (s *server) deadLetter(w http.ResponseWriter, r *http.Request) error {
+	key := r.PathValue("key")
+	var found *queue.DeadLetter
+	err := s.backend.Cemetery().Dead(r.Context(), func(d queue.DeadLetter) bool {
+		if d.Key == key || d.TaskID == key {
+			found = &d
+		}
+		return found == nil
+	})
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		return queue.ErrNoDeadLetter
+	}
+	answer(w, http.StatusOK, found)
+	return nil
+}
+
+func (s *server) requeue(w http.ResponseWriter, r *http.Request) error {
+	if err := s.backend.Cemetery().Requeue(r.Context(), r.PathValue("key")); err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, map[string]string{"said": "put back into its pool"})
+	return nil
+}
+
+func (s *server) drop(w http.ResponseWriter, r *http.Request) error {
+	if err := s.backend.Cemetery().Drop(r.Context(), r.PathValue("key")); err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, map[string]string{"said": "dropped for good"})
+	return nil
+}

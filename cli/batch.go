@@ -1,0 +1,234 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/progress"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// many submits a document a line, and with --wait waits for all of them.
+func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	file, err := openFile(cmd, s.lines)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	bars := newBars(cmd.ErrOrStderr(), s.quiet)
+	defer bars.stop()
+	submitting := bars.bar("submitted")
+
+	var ids []string
+	refused := 0
+	err = client.Batch(ctx, file, s.pool, func(a api.Submitted) bool {
+		submitting.one()
+		switch {
+		case a.Error != "":
+			refused++
+			bars.say("line %d: %s", a.Line, clean(a.Error))
+		default:
+			ids = append(ids, a.ID)
+			if !s.wait && !s.quiet {
+				if s.command.json {
+					_ = json.NewEncoder(cmd.OutOrStdout()).Encode(a)
+				} else {
+					fmt.Fprintln(cmd.OutOrStdout(), a.ID)
+				}
+			}
+		}
+		return true
+	})
+	submitting.done(len(ids) + refused)
+	if err == nil && s.wait {
+		var counts map[queue.State]int
+		counts, err = s.waitAll(ctx, cmd, client, bars, ids)
+		bars.stop()
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d tasks: %d succeeded, %d failed, %d cancelled, %d rejected\n", len(ids)+refused,
+			counts[queue.Succeeded], counts[queue.Failed], counts[queue.Cancelled], counts[queue.Rejected]+refused)
+		if err == nil && counts[queue.Succeeded] < len(ids)+refused {
+			err = &codeError{code: codeFailure}
+		}
+	}
+	bars.stop()
+	switch {
+	case errors.Is(err, context.Canceled):
+		return &codeError{codeCancelled, errors.New("stopped waiting; the tasks that were submitted go on")}
+	case err == nil && refused > 0:
+		return fmt.Errorf("%d of %d documents were refused", refused, len(ids)+refused)
+	}
+	return err
+}
+
+// waitWidth is how many tasks of a batch are waited for at once.
+const waitWidth = 64
+
+// waitAll waits for tasks, and with --json prints each result as it comes.
+func (s *submission) waitAll(ctx context.Context, cmd *cobra.Command, client *api.Client, bars *bars, ids []string) (map[queue.State]int, error) {
+	bar := bars.bar("ended")
+	bar.total(len(ids))
+	counts := map[queue.State]int{}
+	var mu sync.Mutex
+	var first error
+	next := make(chan string)
+	var wg sync.WaitGroup
+	for range min(waitWidth, len(ids)) {
+		wg.Go(func() {
+			for id := range next {
+				v, err := client.Wait(ctx, id)
+				mu.Lock()
+				switch {
+				case err != nil:
+					first = err
+				default:
+					counts[v.Result.State]++
+					bar.one()
+					if s.command.json {
+						_ = json.NewEncoder(cmd.OutOrStdout()).Encode(v.Result)
+					} else if v.Result.State != queue.Succeeded {
+						bars.say("%s: %s (%s): %s", v.ID, v.Result.State, v.Result.Cause, clean(v.Result.Message))
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, id := range ids {
+		select {
+		case next <- id:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	wg.Wait()
+	bar.done(len(ids))
+	return counts, first
+}
+
+// bars are progress bars on a terminal, and nothing elsewhere.
+type bars struct {
+	w      io.Writer
+	writer progress.Writer // nil where nothing is shown
+	once   sync.Once
+}
+
+func newBars(w io.Writer, quiet bool) *bars {
+	b := &bars{w: w}
+	if terminal(w) == 0 || quiet {
+		return b
+	}
+	b.writer = progress.NewWriter()
+	b.writer.SetOutputWriter(w)
+	b.writer.SetAutoStop(false)
+	b.writer.SetTrackerLength(30)
+	b.writer.SetMessageLength(10)
+	b.writer.SetUpdateFrequency(100 * time.Millisecond)
+	b.writer.SetStyle(progress.StyleBlocks)
+	b.writer.Style().Visibility.Percentage = true
+	b.writer.Style().Visibility.Speed = true
+	go b.writer.Render()
+	return b
+}
+
+// say prints a line above the bars.
+func (b *bars) say(format string, args ...any) {
+	if b.writer != nil {
+		b.writer.Log(format, args...)
+		return
+	}
+	fmt.Fprintf(b.w, format+"\n", args...)
+}
+
+// stop draws the bars for the last time. It may be called more than once.
+func (b *bars) stop() {
+	b.once.Do(func() {
+		if b.writer == nil {
+			return
+		}
+		b.writer.Stop()
+		for b.writer.IsRenderInProgress() {
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the library has no other sign of the last drawing
+		}
+	})
+}
+
+// bar is one of them.
+type bar struct{ tracker *progress.Tracker }
+
+func (b *bars) bar(name string) bar {
+	if b.writer == nil {
+		return bar{}
+	}
+	t := &progress.Tracker{Message: name}
+	b.writer.AppendTracker(t)
+	return bar{t}
+}
+
+func (b bar) one() {
+	if b.tracker != nil {
+		b.tracker.Increment(1)
+	}
+}
+
+func (b bar) total(n int) {
+	if b.tracker != nil {
+		b.tracker.UpdateTotal(int64(n))
+	}
+}
+
+func (b bar) done(n int) {
+	if b.tracker != nil {
+		b.tracker.UpdateTotal(int64(n))
+		b.tracker.MarkAsDone()
+	}
+}
+
+// signalNumber is the number of a signal by its name, 0 where there is none.
+func signalNumber(name string) int {
+	if n := unix.SignalNum(name); n != 0 {
+		return int(n)
+	}
+	var n syscall.Signal
+	if _, err := fmt.Sscanf(name, "SIG%d", &n); err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+func (c *command) wait() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "wait ID", Short: "Wait for a task to end and exit with its code", Args: cobra.ExactArgs(1),
+		Long:    "Wait for a task to end and exit as \"submit --wait\" does; see \"mayfly help exit-codes\".",
+		Example: "  mayfly wait job_456",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			v, err := client.Wait(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				if err := printJSON(cmd.OutOrStdout(), v.Result); err != nil {
+					return err
+				}
+			}
+			return exitOf(v.Result)
+		},
+	}
+	c.jsonFlag(cmd)
+	return cmd
+}

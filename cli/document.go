@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// document gathers a task from flags.
+type document struct {
+	shell, taskType, params, image, name, id, workdir, stdin, stdinFile string
+	environment, labels                                                 []string
+	cpu                                                                 float64
+	memory, disk, gpuMemory, gpuModel                                   string
+	gpu, pids, maxAttempts, priority                                    int
+	timeout, grace, backoff, deadline                                   string
+	noNetwork                                                           bool
+}
+
+// flags adds the flags of a task.
+func (d *document) flags(f *pflag.FlagSet) {
+	f.StringVar(&d.shell, "shell", "", "a `SCRIPT` for /bin/sh -c instead of a command")
+	f.StringVar(&d.taskType, "type", "", "a task type of the host instead of a command")
+	f.StringVar(&d.params, "params", "", "`JSON` for the worker's standard input")
+	f.StringVar(&d.image, "image", "", "the container image to run in")
+	f.StringVar(&d.name, "name", "", "a name for people")
+	f.StringVar(&d.id, "id", "", "the task's id (default: a new one)")
+	f.StringArrayVarP(&d.environment, "env", "e", nil, "`NAME=VALUE` for the worker's environment; repeatable")
+	f.StringVar(&d.workdir, "workdir", "", "the working directory (default: the task's own scratch directory)")
+	f.StringVar(&d.stdin, "stdin", "", "`TEXT` for standard input")
+	f.StringVar(&d.stdinFile, "stdin-file", "", "a `FILE` for standard input; - is ours")
+	f.Float64Var(&d.cpu, "cpu", 0, "`CORES`, possibly fractional")
+	f.StringVar(&d.memory, "memory", "", "memory, as 8GB or 512MiB")
+	f.StringVar(&d.disk, "disk", "", "disk space, as 10GB")
+	f.IntVar(&d.gpu, "gpu", 0, "number of GPUs")
+	f.StringVar(&d.gpuMemory, "gpu-memory", "", "GPU memory, as 20GB")
+	f.StringVar(&d.gpuModel, "gpu-model", "", "GPU model, as H200")
+	f.IntVar(&d.pids, "pids", 0, "the most processes")
+	f.StringVar(&d.timeout, "timeout", "", "the longest running time of an attempt, as 2h or 90s")
+	f.StringVar(&d.grace, "grace", "", "the time between SIGTERM and SIGKILL")
+	f.IntVar(&d.maxAttempts, "max-attempts", 0, "how often it may be tried")
+	f.StringVar(&d.backoff, "backoff", "", "the wait before the second try, doubled for each further one")
+	f.IntVar(&d.priority, "priority", 0, "0 (last) to 9 (first)")
+	f.StringVar(&d.deadline, "deadline", "", "the `TIME` (RFC 3339) after which it must not start")
+	f.StringArrayVarP(&d.labels, "label", "l", nil, "`KEY=VALUE`; repeatable")
+	f.BoolVar(&d.noNetwork, "no-network", false, "run without network")
+}
+
+// json makes the task document of the flags that were given, for the command in args.
+func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
+	given := cmd.Flags().Changed
+	doc, resources := map[string]any{}, map[string]any{}
+	put := func(into map[string]any, flag, field string, value any) {
+		if given(flag) {
+			into[field] = value
+		}
+	}
+	if len(args) > 0 {
+		doc["command"] = args
+	}
+	put(doc, "shell", "shell", d.shell)
+	put(doc, "type", "type", d.taskType)
+	put(doc, "image", "image", d.image)
+	put(doc, "name", "name", d.name)
+	put(doc, "id", "id", d.id)
+	put(doc, "workdir", "workdir", d.workdir)
+	put(doc, "stdin", "stdin", d.stdin)
+	put(doc, "timeout", "timeout", d.timeout)
+	put(doc, "grace", "grace", d.grace)
+	put(doc, "max-attempts", "max_attempts", d.maxAttempts)
+	put(doc, "backoff", "backoff", d.backoff)
+	put(doc, "priority", "priority", d.priority)
+	put(doc, "deadline", "deadline", d.deadline)
+	put(resources, "cpu", "cpu", d.cpu)
+	put(resources, "memory", "memory", d.memory)
+	put(resources, "disk", "disk", d.disk)
+	put(resources, "gpu", "gpu", d.gpu)
+	put(resources, "gpu-memory", "gpu_memory", d.gpuMemory)
+	put(resources, "gpu-model", "gpu_model", d.gpuModel)
+	put(resources, "pids", "pids", d.pids)
+	if d.noNetwork {
+		resources["network"] = false
+	}
+	if len(resources) > 0 {
+		doc["resources"] = resources
+	}
+	if given("params") {
+		if !json.Valid([]byte(d.params)) {
+			return nil, usage("--params is %q: it must be JSON, as '{\"key\": \"value\"}'", d.params)
+		}
+		doc["params"] = json.RawMessage(d.params)
+	}
+	if given("stdin-file") {
+		text, err := readFile(cmd, d.stdinFile)
+		if err != nil {
+			return nil, err
+		}
+		doc["stdin"] = string(text)
+	}
+	for flag, list := range map[string][]string{"env": d.environment, "label": d.labels} {
+		pairs := map[string]string{}
+		for _, pair := range list {
+			name, value, ok := strings.Cut(pair, "=")
+			if !ok {
+				return nil, usage("--%s is %q: it must be NAME=VALUE", flag, pair)
+			}
+			pairs[name] = value
+		}
+		if len(pairs) > 0 {
+			doc[map[string]string{"env": "environment", "label": "labels"}[flag]] = pairs
+		}
+	}
+	if len(args) == 0 && !given("shell") && !given("type") {
+		return nil, usage("nothing to run: give a command after --, or --shell, --type, --file or --lines; see \"%s --help\"", cmd.CommandPath())
+	}
+	return json.Marshal(doc)
+}
+
+// taskFlags lists the flags of a task that were given.
+func (d *document) given(cmd *cobra.Command) []string {
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(document).flags(own)
+	var names []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if own.Lookup(f.Name) != nil {
+			names = append(names, "--"+f.Name)
+		}
+	})
+	return names
+}
+
+// openFile opens a file, or standard input for "-".
+func openFile(cmd *cobra.Command, name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(cmd.InOrStdin()), nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		var path *os.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("cannot open %s: %w", name, err)
+	}
+	return f, nil
+}
+
+func readFile(cmd *cobra.Command, name string) ([]byte, error) {
+	f, err := openFile(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	return text, nil
+}

@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// submission is one call of submit.
+type submission struct {
+	*command
+	document
+	pool, file, lines     string
+	wait, quiet, onCancel bool
+}
+
+func (c *command) submit() *cobra.Command {
+	s := &submission{command: c}
+	cmd := &cobra.Command{
+		Use:   "submit [flags] [--] COMMAND [ARG...]",
+		Short: "Submit a task, or many",
+		Long: `Submit a task: a command, a shell script, a task type of the host, or a whole document from a file.
+
+It prints the task's id. With --wait it prints the task's output as it comes, and exits with the worker's
+exit code ("mayfly help exit-codes" lists the others). With --lines it submits one document a line.`,
+		Example: `  mayfly submit -- python3 sim.py --steps 1000
+  mayfly submit --wait --cpu 2 --memory 4GB --timeout 1h -- make -j2
+  mayfly submit --shell 'sort < in | uniq > out' --workdir /data
+  mayfly submit --type process_data --params '{"dataset": "report_Q3"}'
+  mayfly submit --file task.json
+  generate | mayfly submit --lines - --wait`,
+		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the command is the command's
+	s.flags(f)
+	f.StringVar(&s.pool, "pool", "", "the pool to submit to (default the document's, or \"default\")")
+	f.StringVarP(&s.file, "file", "f", "", "submit the task document in a `FILE`; - is standard input")
+	f.StringVar(&s.lines, "lines", "", "submit the task documents in a `FILE`, one a line; - is standard input")
+	f.BoolVarP(&s.wait, "wait", "w", false, "wait for the end; with one task, print its output and exit with its code")
+	f.BoolVar(&s.onCancel, "cancel-on-interrupt", false, "with --wait: Ctrl-C cancels the task")
+	f.BoolVarP(&s.quiet, "quiet", "q", false, "with --lines: do not print the ids, show no progress")
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func (s *submission) run(cmd *cobra.Command, args []string) error {
+	if given := s.given(cmd); (s.file != "" || s.lines != "") && len(given)+len(args) > 0 {
+		return usage("%s does not go with --file or --lines: the documents say it all", strings.Join(append(given, args...), " "))
+	}
+	if s.file != "" && s.lines != "" {
+		return usage("--file and --lines exclude each other")
+	}
+	client := s.client()
+	defer client.Close()
+	if s.lines != "" {
+		return s.many(cmd, client)
+	}
+	var doc []byte
+	var err error
+	if s.file != "" {
+		doc, err = readFile(cmd, s.file)
+	} else {
+		doc, err = s.json(cmd, args)
+	}
+	if err != nil {
+		return err
+	}
+	id, err := client.Submit(cmd.Context(), doc, s.pool)
+	if err != nil {
+		return err
+	}
+	if !s.wait {
+		if s.command.json {
+			return printJSON(cmd.OutOrStdout(), api.Submitted{ID: id})
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), id)
+		return nil
+	}
+	return s.follow(cmd, client, id)
+}
+
+// json is the document's, not the flag of the command.
+func (s *submission) json(cmd *cobra.Command, args []string) ([]byte, error) {
+	return s.document.json(cmd, args)
+}
+
+// follow prints a task's output until it has ended, and returns its exit code.
+func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) error {
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	ended := make(chan struct{})
+	var v manager.View
+	var waitErr error
+	go func() {
+		defer close(ended)
+		v, waitErr = client.Wait(ctx, id)
+	}()
+	last := 0
+	if !s.command.json {
+		last = streamAttempts(ctx, cmd, client, id, ended)
+	}
+	<-ended
+	switch {
+	case errors.Is(waitErr, context.Canceled) && cmd.Context().Err() == nil:
+		if !s.onCancel {
+			return &codeError{130, fmt.Errorf("stopped waiting; the task goes on: \"mayfly cancel %s\" cancels it", id)}
+		}
+		said, err := client.Cancel(cmd.Context(), id)
+		if err != nil {
+			return err
+		}
+		return &codeError{130, errors.New(said)}
+	case waitErr != nil:
+		return waitErr
+	}
+	if s.command.json {
+		if err := printJSON(cmd.OutOrStdout(), v.Result); err != nil {
+			return err
+		}
+	} else if r := v.Result; last < r.Attempt && r.Attempt > 0 {
+		// It ended before we could follow, or elsewhere: then the result has the end of its output.
+		fmt.Fprint(cmd.OutOrStdout(), r.StdoutTail)
+		fmt.Fprint(cmd.ErrOrStderr(), r.StderrTail)
+	}
+	return exitOf(v.Result)
+}
+
+// streamAttempts copies the output of one attempt after the other until the task has ended, and returns the number of the
+// last one.
+func streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client, id string, ended <-chan struct{}) (last int) {
+	for ctx.Err() == nil {
+		v, err := client.Show(ctx, id)
+		began := err == nil && (v.Status == manager.Running || v.Status == manager.Stopping || v.Status == manager.Settling || v.Status == manager.Ended)
+		if began && v.Attempt > last {
+			if last > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "mayfly: attempt %d failed, trying again\n", last)
+			}
+			o := api.LogOptions{Attempt: v.Attempt, Follow: true, Tail: -1}
+			if err := copyOutput(ctx, client, id, o, cmd, true, true); err != nil {
+				return last // the result's tails stand in
+			}
+			last = v.Attempt
+		}
+		if err == nil && v.Status == manager.Ended {
+			return last
+		}
+		// The events say when to look again; they end with the look.
+		look, cancel := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-ended:
+				cancel()
+			case <-look.Done():
+			}
+		}()
+		first := true
+		_ = client.Events(look, func([]manager.View) bool { // the first comes at once
+			again := first
+			first = false
+			return again
+		})
+		cancel()
+		select {
+		case <-ended:
+			if v, err := client.Show(ctx, id); err != nil || v.Attempt <= last {
+				return last
+			}
+		default:
+		}
+	}
+	return last
+}
+
+// Exit codes of a task that did not end by itself. 124 is that of timeout(1), 125 to 127 are used by env(1) and shells for
+// what did not start, 130 is that of a shell's interrupted command.
+const (
+	codeTimeout   = 124
+	codeRejected  = 125
+	codeCancelled = 130
+	codeSignal    = 128
+)
+
+// exitOf maps a result to the exit code of the one who waited for it. A word is said where the code alone does not tell.
+func exitOf(r *queue.Result) error {
+	word := func(code int) error {
+		return &codeError{code, fmt.Errorf("task %s %s (%s): %s", r.ID, r.State, r.Cause, clean(r.Message))}
+	}
+	switch {
+	case r.State == queue.Succeeded:
+		return nil
+	case r.State == queue.Cancelled:
+		return word(codeCancelled)
+	case r.Cause == queue.CauseTimeout || r.Cause == queue.CauseDeadline:
+		return word(codeTimeout)
+	case r.Cause == queue.CauseExit && r.ExitCode != nil:
+		return &codeError{code: *r.ExitCode}
+	case r.Cause == queue.CauseSignal:
+		return word(codeSignal + signalNumber(r.Signal))
+	}
+	return word(codeRejected)
+}

@@ -1,0 +1,283 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/queue"
+)
+
+func (c *command) ps() *cobra.Command {
+	var all, watch bool
+	var ended int
+	var status, pool, label string
+	cmd := &cobra.Command{
+		Use: "ps", Short: "List the tasks of this host", Args: cobra.NoArgs,
+		Long: `List the tasks that this host knows: those that run, wait here, or wait in its embedded queue;
+with -a or --ended also those that have ended, newest first.`,
+		Example: "  mayfly ps\n  mayfly ps -a\n  mayfly ps --ended 1000 --label batch=7 --json\n  mayfly ps --watch",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := c.client()
+			defer client.Close()
+			if all && ended == 0 {
+				ended = 20
+			}
+			filter := url.Values{}
+			for k, v := range map[string]string{"status": status, "pool": pool, "label": label} {
+				if v != "" {
+					filter.Set(k, v)
+				}
+			}
+			if watch {
+				return watchTasks(cmd, client)
+			}
+			views, err := client.List(cmd.Context(), ended, filter)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(cmd.OutOrStdout(), views)
+			}
+			printViews(cmd.OutOrStdout(), views, ended > 0)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "the last 20 ended tasks too")
+	f.IntVarP(&ended, "ended", "n", 0, "the last `N` ended tasks too")
+	f.StringVar(&status, "status", "", "only tasks with this status: queued, waiting, running, stopping, settling, backing_off, ended")
+	f.StringVar(&pool, "pool", "", "only tasks of this pool")
+	f.StringVar(&label, "label", "", "only tasks with this label, as `KEY[=VALUE]`")
+	f.BoolVarP(&watch, "watch", "w", false, "show the active tasks live until Ctrl-C")
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+// watchTasks draws the active tasks anew at each change.
+func watchTasks(cmd *cobra.Command, client *api.Client) error {
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	err := client.Events(ctx, func(views []manager.View) bool {
+		var screen bytes.Buffer
+		printViews(&screen, views, false)
+		if terminal(cmd.OutOrStdout()) > 0 {
+			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // home, clear
+		}
+		_, err := io.Copy(cmd.OutOrStdout(), &screen)
+		return err == nil
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// printViews prints tasks, ended ones with how they ended.
+func printViews(w io.Writer, views []manager.View, ended bool) {
+	columns := []column{{"id", true}, {"name", true}, {"status", false}, {"attempt", false}, {"cpu", false}, {"memory", false}, {"time", false}}
+	if ended {
+		columns = append(columns, column{"cause", false}, column{"exit", false})
+	}
+	columns = append(columns, column{"command", true})
+	rows := make([][]string, 0, len(views))
+	for _, v := range views {
+		status, cause, exit := string(v.Status), "", ""
+		if r := v.Result; r != nil {
+			status, cause, exit = string(r.State), string(r.Cause), r.Signal
+			if r.ExitCode != nil {
+				exit = strconv.Itoa(*r.ExitCode)
+			}
+		}
+		memory, cpu := "", ""
+		if v.Memory > 0 {
+			memory = queue.FormatSize(v.Memory)
+		}
+		if v.CPU > 0 {
+			cpu = strconv.FormatFloat(v.CPU, 'g', 4, 64)
+		}
+		row := []string{v.ID, v.Name, status, strconv.Itoa(v.Attempt), cpu, memory, taskTime(&v)}
+		if ended {
+			row = append(row, cause, exit)
+		}
+		command := v.Command
+		if v.Reason != "" && v.Status != manager.Ended {
+			command = "(" + v.Reason + ") " + command
+		}
+		rows = append(rows, append(row, command))
+	}
+	printTable(w, columns, rows)
+}
+
+// taskTime is how long a task has run, or ran, or has been waiting.
+func taskTime(v *manager.View) string {
+	switch {
+	case v.StartedAt != nil && v.FinishedAt != nil:
+		return span(v.FinishedAt.Sub(*v.StartedAt))
+	case v.StartedAt != nil:
+		return ago(*v.StartedAt)
+	case v.FinishedAt != nil:
+		return "-"
+	}
+	return ago(v.QueuedAt)
+}
+
+func (c *command) show() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show one task", Args: cobra.ExactArgs(1),
+		Long:    "Show one task: where it stands, its attempts, its usage and result, and the end of its output.",
+		Example: "  mayfly show job_456\n  mayfly show job_456 --json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			v, err := client.Show(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(cmd.OutOrStdout(), v)
+			}
+			return printView(cmd.OutOrStdout(), &v)
+		},
+	}
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func printView(w io.Writer, v *manager.View) error {
+	at := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.Local().Format("2006-01-02 15:04:05.000")
+	}
+	list := [][2]string{{"id", v.ID}, {"name", v.Name}, {"pool", fmt.Sprintf("%s (%s)", v.Pool, v.Band)}, {"command", v.Command}}
+	r := v.Result
+	if r == nil {
+		list = append(list, [2]string{"status", string(v.Status)}, [2]string{"reason", v.Reason})
+	} else {
+		list = append(list, [2]string{"state", string(r.State)}, [2]string{"cause", string(r.Cause)}, [2]string{"message", r.Message})
+	}
+	for k, value := range v.Labels {
+		list = append(list, [2]string{"label", k + "=" + value})
+	}
+	list = append(list, [2]string{"queued", at(&v.QueuedAt)}, [2]string{"started", at(v.StartedAt)}, [2]string{"finished", at(v.FinishedAt)})
+	if v.PID != 0 {
+		list = append(list, [2]string{"pid", strconv.Itoa(v.PID)})
+	}
+	for _, p := range v.Attempts {
+		list = append(list, [2]string{fmt.Sprintf("attempt %d", p.Attempt), describe(&p)})
+	}
+	if r != nil {
+		if r.StartedAt != nil {
+			list = append(list, [2]string{"usage", fmt.Sprintf("%s, %.3gs of CPU, %s of memory at most",
+				span(time.Duration(r.Usage.WallSeconds*float64(time.Second))), r.Usage.CPUSeconds, queue.FormatSize(r.Usage.MemoryPeakBytes))})
+		}
+		list = append(list, [2]string{"result", string(r.Result)}, [2]string{"stdout", r.StdoutTail}, [2]string{"stderr", r.StderrTail})
+	}
+	return fields(w, list)
+}
+
+// describe tells an attempt in one line.
+func describe(p *queue.Past) string {
+	how := string(p.Cause)
+	switch {
+	case p.ExitCode != nil:
+		how = fmt.Sprintf("%s, exit code %d", p.Cause, *p.ExitCode)
+	case p.Signal != "":
+		how = fmt.Sprintf("%s, %s", p.Cause, p.Signal)
+	}
+	if p.Cause == queue.CauseNone {
+		how = "succeeded"
+	}
+	return fmt.Sprintf("%s on %s after %s", how, p.Host, span(p.FinishedAt.Sub(p.StartedAt)))
+}
+
+func (c *command) logs() *cobra.Command {
+	var o api.LogOptions
+	var onlyOut, onlyErr bool
+	cmd := &cobra.Command{
+		Use: "logs ID", Short: "Print a task's output", Args: cobra.ExactArgs(1),
+		Long:    "Print what a task has written: its standard output to standard output, its standard error to standard error.",
+		Example: "  mayfly logs job_456\n  mayfly logs -f job_456\n  mayfly logs --attempt 1 --stderr job_456",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if onlyOut && onlyErr {
+				return usage("--stdout and --stderr exclude each other; without either, both are printed")
+			}
+			client := c.client()
+			defer client.Close()
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			err := copyOutput(ctx, client, args[0], o, cmd, !onlyErr, !onlyOut)
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.Follow, "follow", "f", false, "go on until the attempt has ended")
+	f.IntVar(&o.Attempt, "attempt", 0, "the attempt's `NUMBER` (default the latest)")
+	f.IntVar(&o.Tail, "tail", -1, "only the last `BYTES`")
+	f.BoolVar(&onlyOut, "stdout", false, "only standard output")
+	f.BoolVar(&onlyErr, "stderr", false, "only standard error")
+	return cmd
+}
+
+// copyOutput copies one or both streams of an attempt.
+func copyOutput(ctx context.Context, client *api.Client, id string, o api.LogOptions, cmd *cobra.Command, out, errs bool) error {
+	failed := make(chan error, 2)
+	n := 0
+	for _, s := range []struct {
+		wanted bool
+		name   string
+		w      io.Writer
+	}{{out, "stdout", cmd.OutOrStdout()}, {errs, "stderr", cmd.ErrOrStderr()}} {
+		if !s.wanted {
+			continue
+		}
+		n++
+		o := o
+		o.Stream = s.name
+		go func() { failed <- client.Logs(ctx, id, o, s.w) }()
+	}
+	var first error
+	for range n {
+		if err := <-failed; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func (c *command) cancel() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel ID...", Short: "Cancel waiting or running tasks", Args: cobra.MinimumNArgs(1),
+		Long:    "Cancel tasks: one that waits ends at once, one that runs gets SIGTERM, its grace, then SIGKILL. Its state becomes cancelled.",
+		Example: "  mayfly cancel job_456 job_457",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			var first error
+			for _, id := range args {
+				said, err := client.Cancel(cmd.Context(), id)
+				if err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", clean(id), err)
+					first = &codeError{code: codeFailure}
+					continue
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", clean(id), said)
+			}
+			return first
+		},
+	}
+}
