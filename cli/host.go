@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/mayfly/mayfly/queue"
 )
 
 func (c *command) run() *cobra.Command {
@@ -63,8 +61,8 @@ func (c *command) info() *cobra.Command {
 				{"queue", i.Queue},
 				{"pools", strings.Join(i.Pools, ", ")},
 				{"cpu", fmt.Sprintf("%.3g of %.3g cores lent", i.CPUUsed, i.CPU)},
-				{"memory", fmt.Sprintf("%s of %s lent", queue.FormatSize(i.MemoryUsed), queue.FormatSize(i.Memory))},
-				{"disk", fmt.Sprintf("%s of %s lent", queue.FormatSize(i.DiskUsed), queue.FormatSize(i.Disk))},
+				{"memory", fmt.Sprintf("%s of %s lent", human(i.MemoryUsed), human(i.Memory))},
+				{"disk", fmt.Sprintf("%s of %s lent", human(i.DiskUsed), human(i.Disk))},
 				{"tasks", fmt.Sprintf("%d running, %d waiting here, %d being settled, %d in the queue", i.Running, i.Waiting, i.Settling, depth)},
 			})
 		},
@@ -122,6 +120,8 @@ func ago(t time.Time) string { return span(time.Since(t)) }
 // span writes a time span in one unit or two.
 func span(d time.Duration) string {
 	switch d = max(d, 0); {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
 	case d < 10*time.Second:
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	case d < time.Minute:

@@ -34,11 +34,26 @@ func fields(w io.Writer, list [][2]string) error {
 		if strings.Contains(value, "\n") {
 			value = "\n    " + strings.ReplaceAll(strings.TrimRight(value, "\n"), "\n", "\n    ")
 		}
-		if _, err := fmt.Fprintf(w, "%-*s  %s\n", width, f[0], value); err != nil {
+		line := fmt.Sprintf("%-*s  %s", width, f[0], value)
+		if strings.HasPrefix(value, "\n") {
+			line = f[0] + value
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// human writes a size with three figures, which is what people read.
+func human(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	f, i := float64(n), 0
+	for f >= 1000 && i < len(units)-1 {
+		f /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.3g%s", f, units[i])
 }
 
 // clean takes from a text what a terminal would obey: it may come from a worker or a producer.

@@ -100,7 +100,7 @@ func printViews(w io.Writer, views []manager.View, ended bool) {
 		}
 		memory, cpu := "", ""
 		if v.Memory > 0 {
-			memory = queue.FormatSize(v.Memory)
+			memory = human(v.Memory)
 		}
 		if v.CPU > 0 {
 			cpu = strconv.FormatFloat(v.CPU, 'g', 4, 64)
@@ -180,9 +180,12 @@ func printView(w io.Writer, v *manager.View) error {
 	if r != nil {
 		if r.StartedAt != nil {
 			list = append(list, [2]string{"usage", fmt.Sprintf("%s, %.3gs of CPU, %s of memory at most",
-				span(time.Duration(r.Usage.WallSeconds*float64(time.Second))), r.Usage.CPUSeconds, queue.FormatSize(r.Usage.MemoryPeakBytes))})
+				span(time.Duration(r.Usage.WallSeconds*float64(time.Second))), r.Usage.CPUSeconds, human(r.Usage.MemoryPeakBytes))})
 		}
-		list = append(list, [2]string{"result", string(r.Result)}, [2]string{"stdout", r.StdoutTail}, [2]string{"stderr", r.StderrTail})
+		if string(r.Result) != "null" {
+			list = append(list, [2]string{"result", string(r.Result)})
+		}
+		list = append(list, [2]string{"stdout", r.StdoutTail}, [2]string{"stderr", r.StderrTail})
 	}
 	return fields(w, list)
 }
