@@ -155,7 +155,7 @@ func queuedView(msg queue.Message) View {
 func recordView(r *Record) View {
 	res := r.Result
 	v := View{ID: res.ID, Name: res.Name, Pool: res.Pool, Band: r.Band, Status: Ended, Attempt: res.Attempt, Command: r.Command,
-		Labels: r.Labels, StartedAt: res.StartedAt, FinishedAt: res.FinishedAt, Attempts: res.Attempts}
+		Labels: r.Labels, CPU: float64(r.Lease.MilliCPU) / 1000, Memory: r.Lease.Memory, StartedAt: res.StartedAt, FinishedAt: res.FinishedAt, Attempts: res.Attempts}
 	if res.QueuedAt != nil {
 		v.QueuedAt = *res.QueuedAt
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
 )
 
 // Record is what a host remembers of an attempt that it has settled.
@@ -16,6 +17,7 @@ type Record struct {
 	Command     string            `json:"command"`
 	Band        queue.Band        `json:"band"`
 	Labels      map[string]string `json:"labels,omitempty"`
+	Lease       worker.Lease      `json:"lease"`
 	Fingerprint [16]byte          `json:"fingerprint"`
 	// SettledAt is when everything that was due was confirmed.
 	SettledAt time.Time `json:"settled_at"`

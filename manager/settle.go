@@ -97,7 +97,7 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 // acknowledgement.
 func (m *Manager) record(e *entry, v queue.Verdict) {
 	a := &e.attempt
-	r := Record{ID: e.recordID(), Command: commandLine(&a.Task), Band: a.Band, Labels: a.Task.Labels,
+	r := Record{ID: e.recordID(), Command: commandLine(&a.Task), Band: a.Band, Labels: a.Task.Labels, Lease: a.Lease,
 		Fingerprint: a.Fingerprint, SettledAt: time.Now()}
 	switch {
 	case v.Result != nil:

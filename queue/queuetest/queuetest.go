@@ -1,0 +1,620 @@
+// Package queuetest is the conformance suite of queues: what holds for every queue.Source with its queue.Publisher and
+// queue.Cemetery, run on the real thing.
+package queuetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Pool is the pool that a harness's source serves.
+const Pool = "test"
+
+// patience bounds every wait. It is no expectation of speed.
+const patience = 30 * time.Second
+
+// quiet is how long the suite watches for something that must not come.
+const quiet = 300 * time.Millisecond
+
+// Harness is one fresh, empty queue for one test. Everything that it opens it closes at the test's end.
+type Harness interface {
+	queue.Publisher
+	queue.Cemetery
+	// Open opens the source; it is called again only after the one before was closed.
+	Open() queue.Source
+	// Break makes all outstanding deliveries lost, as a broken connection does; the source recovers by itself.
+	Break()
+	// Results returns the results published so far, in any order.
+	Results() []queue.Result
+	// Depth counts the messages that wait in the pool and were not handed out.
+	Depth() int
+}
+
+// Run runs the suite. open makes a harness per test.
+func Run(t *testing.T, open func(t *testing.T) Harness) {
+	for name, test := range map[string]func(*suite){
+		"done":                 done,
+		"done without result":  doneWithoutResult,
+		"everything travels":   travels,
+		"order and bands":      order,
+		"demand":               demand,
+		"return":               giveBack,
+		"retry":                retry,
+		"retry with delay":     retryLater,
+		"bury":                 bury,
+		"requeue and drop":     requeueAndDrop,
+		"listing loses none":   listing,
+		"lost":                 lost,
+		"lost while settling":  lostWhileSettling,
+		"settle again":         settleAgain,
+		"close":                closeSource,
+		"bodies":               bodies,
+		"many at once":         many,
+		"receive ends":         receiveEnds,
+		"requeued dead letter": requeuedRuns,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t)
+			ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+			t.Cleanup(cancel)
+			test(&suite{t, h, ctx})
+		})
+	}
+}
+
+type suite struct {
+	*testing.T
+	Harness
+	ctx context.Context
+}
+
+func (s *suite) publish(m queue.Message) {
+	s.Helper()
+	m.Pool = Pool
+	if m.Band == "" {
+		m.Band = queue.Normal
+	}
+	if err := s.Publish(s.ctx, m); err != nil {
+		s.Fatalf("Publish: %v", err)
+	}
+}
+
+func (s *suite) publishID(id string) {
+	s.Helper()
+	s.publish(queue.Message{MessageID: id, Body: []byte(id)})
+}
+
+func (s *suite) open(demand int) queue.Source {
+	src := s.Open()
+	src.Demand(demand)
+	return src
+}
+
+func (s *suite) receive(src queue.Source) queue.Delivery {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	d, err := src.Receive(ctx)
+	if err != nil {
+		s.Fatalf("Receive: %v", err)
+	}
+	return d
+}
+
+// nothing checks that no delivery comes.
+func (s *suite) nothing(src queue.Source) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, quiet)
+	defer cancel()
+	if d, err := src.Receive(ctx); err == nil {
+		s.Fatalf("received %s where nothing was to come", d.Message().MessageID)
+	} else if !errors.Is(err, context.DeadlineExceeded) {
+		s.Fatalf("Receive: %v", err)
+	}
+}
+
+func (s *suite) settle(d queue.Delivery, v queue.Verdict) {
+	s.Helper()
+	called := 0
+	if err := d.Settle(s.ctx, v, func() { called++ }); err != nil {
+		s.Fatalf("Settle %s: %v", v.Action, err)
+	}
+	if v.Action != queue.Return && called != 1 {
+		s.Errorf("Settle %s called confirmed %d times", v.Action, called)
+	}
+}
+
+func (s *suite) until(what string, ok func() bool) {
+	s.Helper()
+	for limit := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			s.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// result makes a verdict for a delivery.
+func result(a queue.Action, d queue.Delivery) queue.Verdict {
+	id := d.Message().MessageID
+	v := queue.Verdict{Action: a, TaskID: id, History: history(1), Reason: "it failed: " + id,
+		Result: &queue.Result{ID: id, Pool: Pool, State: queue.Succeeded, Cause: queue.CauseNone, Attempts: history(1)}}
+	if a == queue.Bury {
+		v.Result.State, v.Result.Cause, v.Result.Host = queue.Failed, queue.CauseExit, "host"
+	}
+	return v
+}
+
+func history(n int) []queue.Past {
+	at := time.Date(2026, 11, 20, 1, 2, 3, 456000000, time.UTC)
+	code := 3
+	var list []queue.Past
+	for i := range n {
+		list = append(list, queue.Past{Attempt: i + 1, Host: "h", Cause: queue.CauseExit, ExitCode: &code, Message: "no", StartedAt: at, FinishedAt: at.Add(time.Second)})
+	}
+	return list
+}
+
+func (s *suite) resultIDs() []string {
+	ids := []string{}
+	for _, r := range s.Results() {
+		ids = append(ids, r.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// empty checks that no message is left anywhere but among the dead.
+func (s *suite) empty(src queue.Source) {
+	s.Helper()
+	s.until("the queue is empty", func() bool { return s.Depth() == 0 })
+	s.nothing(src)
+}
+
+func done(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	d := s.receive(src)
+	select {
+	case <-d.Lost():
+		s.Error("lost at once")
+	default:
+	}
+	s.settle(d, result(queue.Done, d))
+	s.until("the result is there", func() bool { return len(s.Results()) == 1 })
+	if r := s.Results()[0]; r.ID != "a" || r.State != queue.Succeeded || !reflect.DeepEqual(r.Attempts, history(1)) {
+		s.Errorf("result = %+v", r)
+	}
+	s.empty(src)
+	select {
+	case <-d.Lost():
+		s.Error("a settled delivery is lost")
+	default:
+	}
+}
+
+func doneWithoutResult(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	s.settle(s.receive(src), queue.Verdict{Action: queue.Done})
+	s.empty(src)
+	if n := len(s.Results()); n != 0 {
+		s.Errorf("%d results were published", n)
+	}
+}
+
+// full is a message that has everything.
+func full() queue.Message {
+	return queue.Message{MessageID: "full", CorrelationID: "corr", ReplyTo: "no.such.queue", Band: queue.High,
+		QueuedAt: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC), Body: []byte("\xff\x00body"), Headers: map[string]any{"trace": "00-abc"}}
+}
+
+func (s *suite) same(got, want queue.Message) {
+	s.Helper()
+	if got.MessageID != want.MessageID || got.CorrelationID != want.CorrelationID || got.ReplyTo != want.ReplyTo || got.Band != want.Band ||
+		got.Pool != Pool || !got.QueuedAt.Equal(want.QueuedAt) || !bytes.Equal(got.Body, want.Body) || got.Headers["trace"] != want.Headers["trace"] {
+		s.Errorf("message = %+v, want %+v", got, want)
+	}
+}
+
+func travels(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	d := s.receive(src)
+	s.same(d.Message(), full())
+	if d.Message().Redelivered || len(d.Message().History) != 0 {
+		s.Errorf("message = %+v, want it fresh", d.Message())
+	}
+	s.settle(d, result(queue.Done, d))
+}
+
+func order(s *suite) {
+	for i := range 3 {
+		for _, band := range []queue.Band{queue.Low, queue.High, queue.Normal} {
+			id := fmt.Sprint(band, i)
+			s.publish(queue.Message{MessageID: id, Band: band, Body: []byte(id)})
+		}
+	}
+	s.until("all are there", func() bool { return s.Depth() == 9 })
+	src := s.open(9)
+	s.until("all were fetched or lie ready", func() bool { return true })
+	var got []string
+	for range 9 {
+		d := s.receive(src)
+		got = append(got, d.Message().MessageID)
+		s.settle(d, result(queue.Done, d))
+	}
+	// Bands may mix where a higher one's first message was still on its way; within a band the order holds.
+	for _, band := range queue.Bands {
+		var own []string
+		for _, id := range got {
+			if id[:len(id)-1] == string(band) {
+				own = append(own, id)
+			}
+		}
+		if want := []string{string(band) + "0", string(band) + "1", string(band) + "2"}; !slices.Equal(own, want) {
+			s.Errorf("%s came as %v", band, own)
+		}
+	}
+	s.empty(src)
+}
+
+func demand(s *suite) {
+	for i := range 10 {
+		s.publishID(fmt.Sprint("m", i))
+	}
+	src := s.Open()
+	s.nothing(src) // the demand is 0 before the first call
+	src.Demand(2)
+	a, b := s.receive(src), s.receive(src)
+	s.nothing(src)
+	s.settle(a, result(queue.Done, a))
+	c := s.receive(src)
+	s.nothing(src)
+	src.Demand(5)
+	for range 3 {
+		d := s.receive(src)
+		defer s.settle(d, result(queue.Done, d))
+	}
+	s.nothing(src)
+	src.Demand(0)
+	s.settle(b, result(queue.Done, b))
+	s.settle(c, result(queue.Done, c))
+	s.nothing(src)
+	src.Demand(100)
+	for range 4 {
+		d := s.receive(src)
+		s.settle(d, result(queue.Done, d))
+	}
+}
+
+func giveBack(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	for range 3 {
+		d := s.receive(src)
+		s.same(d.Message(), full())
+		s.settle(d, queue.Verdict{Action: queue.Return})
+	}
+	d := s.receive(src)
+	if len(d.Message().History) != 0 {
+		s.Errorf("history = %+v", d.Message().History)
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
+func retry(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	for n := range 3 {
+		d := s.receive(src)
+		s.same(d.Message(), full())
+		if !reflect.DeepEqual(d.Message().History, history(n)) {
+			s.Errorf("history = %+v, want %d attempts", d.Message().History, n)
+		}
+		v := result(queue.Retry, d)
+		v.History = history(n + 1)
+		s.settle(d, v)
+	}
+	d := s.receive(src)
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+	if ids := s.resultIDs(); !slices.Equal(ids, []string{"full"}) {
+		s.Errorf("results = %v", ids)
+	}
+	// A task that was given its id by the host keeps it.
+	s.publish(queue.Message{Body: []byte("nameless")})
+	d = s.receive(src)
+	v := result(queue.Retry, d)
+	v.TaskID = "given"
+	s.settle(d, v)
+	d = s.receive(src)
+	if id := d.Message().MessageID; id != "given" {
+		s.Errorf("message id of the copy = %q", id)
+	}
+	s.settle(d, result(queue.Done, d))
+}
+
+func retryLater(s *suite) {
+	src := s.open(5)
+	for i, delay := range []time.Duration{700 * time.Millisecond, 100 * time.Millisecond} {
+		s.publish(queue.Message{MessageID: fmt.Sprint("d", i), Body: []byte("x"), Band: queue.Low})
+		d := s.receive(src)
+		v := result(queue.Retry, d)
+		v.Delay = delay
+		begun := time.Now()
+		s.settle(d, v)
+		defer func() {
+			if waited := time.Since(begun); waited < delay {
+				s.Errorf("%s came back after %s, before its delay of %s", d.Message().MessageID, waited, delay)
+			}
+		}()
+	}
+	// The shorter wait is not blocked by the longer one before it.
+	for _, want := range []string{"d1", "d0"} {
+		d := s.receive(src)
+		if m := d.Message(); m.MessageID != want || m.Band != queue.Low || len(m.History) != 1 {
+			s.Errorf("message = %+v, want %s", m, want)
+		}
+		s.settle(d, result(queue.Done, d))
+	}
+	s.empty(src)
+}
+
+func (s *suite) letters() []queue.DeadLetter {
+	s.Helper()
+	var list []queue.DeadLetter
+	if err := s.Dead(s.ctx, func(d queue.DeadLetter) bool { list = append(list, d); return true }); err != nil {
+		s.Fatalf("Dead: %v", err)
+	}
+	return list
+}
+
+func (s *suite) buryAll(src queue.Source, n int) {
+	s.Helper()
+	for range n {
+		d := s.receive(src)
+		s.settle(d, result(queue.Bury, d))
+	}
+	s.until("all are buried", func() bool { return len(s.letters()) == n })
+}
+
+func bury(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	s.buryAll(src, 1)
+	d := s.letters()[0]
+	if d.Key == "" || d.TaskID != "full" || d.Pool != Pool || d.Band != queue.High || d.Reason != "it failed: full" || d.Cause != queue.CauseExit ||
+		!bytes.Equal(d.Body, full().Body) || !reflect.DeepEqual(d.Attempts, history(1)) || time.Since(d.BuriedAt) > time.Hour || d.Host == "" {
+		s.Errorf("dead letter = %+v", d)
+	}
+	s.until("the result is there", func() bool { return len(s.Results()) == 1 })
+	s.empty(src)
+}
+
+func requeueAndDrop(s *suite) {
+	src := s.open(1)
+	for _, id := range []string{"a", "b", "c"} {
+		s.publishID(id)
+	}
+	s.buryAll(src, 3)
+	if err := s.Drop(s.ctx, "b"); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Requeue(s.ctx, "a"); err != nil {
+		s.Fatal(err)
+	}
+	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue} {
+		if err := act(s.ctx, "b"); !errors.Is(err, queue.ErrNoDeadLetter) {
+			s.Errorf("of a dead letter that is gone: %v", err)
+		}
+	}
+	if l := s.letters(); len(l) != 1 || l[0].TaskID != "c" {
+		s.Errorf("dead letters = %+v", l)
+	}
+	d := s.receive(src)
+	if m := d.Message(); m.MessageID != "a" || len(m.History) != 0 {
+		s.Errorf("message = %+v", m)
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
+func requeuedRuns(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	s.buryAll(src, 1)
+	if err := s.Requeue(s.ctx, s.letters()[0].Key); err != nil {
+		s.Fatal(err)
+	}
+	d := s.receive(src)
+	s.same(d.Message(), full())
+	s.settle(d, result(queue.Bury, d))
+	s.until("it is buried again", func() bool { return len(s.letters()) == 1 })
+}
+
+func listing(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	s.publishID("b")
+	s.buryAll(src, 2)
+	for i := range 30 {
+		if n := len(s.letters()); n != 2 {
+			s.Fatalf("listing %d shows %d dead letters", i, n)
+		}
+	}
+	n := 0
+	if err := s.Dead(s.ctx, func(queue.DeadLetter) bool { n++; return false }); err != nil || n != 1 {
+		s.Errorf("a listing that is broken off visits %d, %v", n, err)
+	}
+}
+
+func lost(s *suite) {
+	src := s.open(3)
+	for _, id := range []string{"a", "b", "c"} {
+		s.publishID(id)
+	}
+	old := []queue.Delivery{s.receive(src), s.receive(src), s.receive(src)}
+	s.Break()
+	for _, d := range old {
+		select {
+		case <-d.Lost():
+		case <-time.After(patience):
+			s.Fatal("not lost")
+		}
+		confirmed := false
+		if err := d.Settle(s.ctx, result(queue.Done, d), func() { confirmed = true }); !errors.Is(err, queue.ErrLost) || confirmed {
+			s.Errorf("settling a lost delivery: %v, confirmed %t", err, confirmed)
+		}
+	}
+	var ids []string
+	for range 3 {
+		d := s.receive(src)
+		if !d.Message().Redelivered {
+			s.Errorf("%s is not marked as redelivered", d.Message().MessageID)
+		}
+		ids = append(ids, d.Message().MessageID)
+		s.settle(d, result(queue.Done, d))
+	}
+	if slices.Sort(ids); !slices.Equal(ids, []string{"a", "b", "c"}) {
+		s.Errorf("came again: %v", ids)
+	}
+	s.empty(src)
+}
+
+// lostWhileSettling loses the delivery between the confirm and the giving up: the message is still there.
+func lostWhileSettling(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	d := s.receive(src)
+	err := d.Settle(s.ctx, result(queue.Done, d), func() {
+		s.Break()
+		<-d.Lost()
+	})
+	if !errors.Is(err, queue.ErrLost) {
+		s.Errorf("Settle = %v", err)
+	}
+	again := s.receive(src)
+	if m := again.Message(); m.MessageID != "a" || !m.Redelivered {
+		s.Errorf("message = %+v", m)
+	}
+	s.settle(again, queue.Verdict{Action: queue.Done})
+	s.empty(src)
+	if ids := s.resultIDs(); !slices.Equal(ids, []string{"a"}) {
+		s.Errorf("results = %v", ids)
+	}
+}
+
+func settleAgain(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	d := s.receive(src)
+	ended, cancel := context.WithCancel(s.ctx)
+	cancel()
+	if err := d.Settle(ended, result(queue.Done, d), nil); !errors.Is(err, context.Canceled) {
+		s.Errorf("Settle with an ended context = %v", err)
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
+func closeSource(s *suite) {
+	src := s.open(2)
+	s.publishID("a")
+	s.publishID("b")
+	a := s.receive(src)
+	s.settle(a, result(queue.Done, a))
+	b := s.receive(src)
+	if err := src.Close(); err != nil {
+		s.Fatal(err)
+	}
+	select {
+	case <-b.Lost():
+	case <-time.After(patience):
+		s.Error("not lost by Close")
+	}
+	if _, err := src.Receive(s.ctx); !errors.Is(err, queue.ErrClosed) {
+		s.Errorf("Receive of a closed source = %v", err)
+	}
+	src = s.open(2)
+	d := s.receive(src)
+	if m := d.Message(); m.MessageID != "b" || !m.Redelivered {
+		s.Errorf("message = %+v", m)
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
+func bodies(s *suite) {
+	src := s.open(1)
+	for i, body := range [][]byte{{}, []byte("\xff\xfe\x00"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16)} {
+		s.publish(queue.Message{MessageID: fmt.Sprint("b", i), Body: body})
+		d := s.receive(src)
+		if !bytes.Equal(d.Message().Body, body) {
+			s.Errorf("a body of %d bytes came as one of %d", len(body), len(d.Message().Body))
+		}
+		s.settle(d, result(queue.Bury, d))
+	}
+	s.until("all are buried", func() bool { return len(s.letters()) == 3 })
+	for _, d := range s.letters() {
+		if d.TaskID == "b2" && len(d.Body) != 1<<20 {
+			s.Errorf("the buried body has %d bytes", len(d.Body))
+		}
+	}
+}
+
+func many(s *suite) {
+	const n = 1000
+	src := s.open(50)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			s.publish(queue.Message{MessageID: fmt.Sprintf("m%04d", i), Band: queue.Bands[i%3], Body: []byte("x")})
+		})
+	}
+	for range n + n/10 {
+		d := s.receive(src)
+		wg.Go(func() {
+			a := queue.Done
+			if m := d.Message(); m.MessageID[len(m.MessageID)-1] == '7' && len(m.History) == 0 {
+				a = queue.Retry
+			}
+			s.settle(d, result(a, d))
+		})
+	}
+	wg.Wait()
+	s.until("all results are there", func() bool { return len(s.Results()) >= n })
+	ids := s.resultIDs()
+	if n != len(ids) || n != len(slices.Compact(ids)) {
+		s.Errorf("%d results of %d tasks", len(ids), n)
+	}
+	s.empty(src)
+}
+
+func receiveEnds(s *suite) {
+	src := s.open(1)
+	ctx, cancel := context.WithCancel(s.ctx)
+	ended := make(chan error)
+	go func() { _, err := src.Receive(ctx); ended <- err }()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		s.Errorf("Receive = %v", err)
+	}
+	go func() { _, err := src.Receive(s.ctx); ended <- err }()
+	if err := src.Close(); err != nil {
+		s.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, queue.ErrClosed) {
+		s.Errorf("Receive of a closed source = %v", err)
+	}
+}
