@@ -101,9 +101,10 @@ func unknownVariable(c *config) error {
 	for _, v := range variables(c) {
 		known[v.name] = true
 	}
+	_, inWorker := os.LookupEnv("MAYFLY_TASK_ID")
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
-		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && !ofWorkers.MatchString(name) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
+		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && !(inWorker && ofWorkers.MatchString(name)) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
 			return fmt.Errorf("cannot use %s: there is no such variable; see \"mayfly run --help\"", name)
 		}
 	}

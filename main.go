@@ -127,18 +127,22 @@ func run(ctx context.Context) error {
 	defer listening()
 
 	// The API serves until the manager has drained: people want to look on.
+	socket, err := api.Listen(c.Socket)
+	if err != nil {
+		return err
+	}
 	served, stopServing := context.WithCancel(context.Background())
 	serving := make(chan error, 1)
-	go func() { serving <- api.Serve(served, c.Socket, api.New(api.Config{Backend: m, Log: log})) }()
-	defer func() { stopServing(); <-serving }()
 	go func() {
-		if err := <-serving; err != nil {
-			log.Error("API ended", logkey.Err, err)
-			m.Drain()
+		err := api.Serve(served, socket, api.New(api.Config{Backend: m, Log: log}))
+		if err != nil {
+			m.Drain() // a manager that nobody can speak to is better started anew
 		}
-		serving <- nil
+		serving <- err
 	}()
-	return m.Run(intake, hurry)
+	err = m.Run(intake, hurry)
+	stopServing()
+	return errors.Join(err, <-serving)
 }
 
 // stopSignals turns SIGTERM and SIGINT into two contexts: the first signal ends intake, the second hurry.

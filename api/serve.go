@@ -19,13 +19,8 @@ const (
 	stopLimit = 2 * time.Second
 )
 
-// Serve answers on a Unix socket until ctx ends. The socket is for our user and group; a stale one is replaced, one that
-// somebody listens on is not.
-func Serve(ctx context.Context, path string, h http.Handler) error {
-	l, err := listen(path)
-	if err != nil {
-		return err
-	}
+// Serve answers on a listener until ctx ends, and closes it.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	// Requests end with the server: a follower would hold up the stop otherwise.
 	requests, endRequests := context.WithCancel(context.Background())
 	defer endRequests()
@@ -42,7 +37,7 @@ func Serve(ctx context.Context, path string, h http.Handler) error {
 		}
 	})()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("cannot serve the API on %s: %w", path, err)
+		return fmt.Errorf("cannot serve the API on %s: %w", l.Addr(), err)
 	}
 	<-stopped
 	return nil
@@ -52,7 +47,9 @@ type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
-func listen(path string) (net.Listener, error) {
+// Listen makes the manager's Unix socket. It is for our user and group; a stale one is replaced, one that somebody listens
+// on is not.
+func Listen(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("cannot listen on %s: a socket's path has at most %d bytes; set MAYFLY_SOCKET", path, maxSocketPath)
 	}

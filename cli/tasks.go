@@ -165,7 +165,7 @@ func printView(w io.Writer, v *manager.View) error {
 	if r == nil {
 		list = append(list, [2]string{"status", string(v.Status)}, [2]string{"reason", v.Reason})
 	} else {
-		list = append(list, [2]string{"state", string(r.State)}, [2]string{"cause", string(r.Cause)}, [2]string{"message", r.Message})
+		list = append(list, [2]string{"state", string(r.State)}, [2]string{"cause", string(r.Cause)}, [2]string{"message", r.Message}, [2]string{"host", r.Host})
 	}
 	for k, value := range v.Labels {
 		list = append(list, [2]string{"label", k + "=" + value})

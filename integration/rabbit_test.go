@@ -434,3 +434,48 @@ func TestAcknowledgementTimeout(t *testing.T) {
 		})
 	}
 }
+
+// TestSubmitElsewhere submits a task on one host that only another one runs, and cancels one there.
+func TestSubmitElsewhere(t *testing.T) {
+	t.Parallel()
+	eachVersion(t, func(t *testing.T, b *broker.Broker, url string) {
+		a, z := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_POOLS=a"), newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_POOLS=z")
+		a.start()
+		z.start()
+		a.expect(3, "over there", "", "submit", "--wait", "--pool", "z", "--shell", "echo over there; exit 3")
+		a.expect(0, "far", "", "submit", "--pool", "z", "--id", "far", "--", "sleep", "1000")
+		z.until("it runs", func() bool { return z.running() == 1 })
+		a.expect(0, "all hosts were told", "", "cancel", "far")
+		a.expect(130, "", "cancelled", "wait", "far")
+		a.expect(0, "host", "", "show", "far")
+	})
+}
+
+// TestNameless has tasks without any id, killed with their manager: each is joined to its worker all the same.
+func TestNameless(t *testing.T) {
+	t.Parallel()
+	eachVersion(t, func(t *testing.T, b *broker.Broker, url string) {
+		h := newHost(t, "MAYFLY_AMQP_URL="+url)
+		h.start()
+		p := newProducer(t, url)
+		marks := filepath.Join(h.dir, "marks")
+		const n = 4
+		for range n {
+			p.publish("default", fmt.Sprintf(`{"shell": "echo x >> %[1]s; while ! test -e %[1]s.go; do sleep 0.05; done", "resources": {"cpu": 1}}`, marks))
+		}
+		h.until("all run", func() bool { return h.running() == n })
+		h.kill()
+		h.start()
+		if err := os.WriteFile(marks+".go", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.waitFor("all results", func() bool { return p.total >= n })
+		h.until("the queue is empty", func() bool { return p.depth("mayfly.pool.default.normal") == 0 && len(h.tasks()) == 0 })
+		if text, _ := os.ReadFile(marks); strings.Count(string(text), "x") != n {
+			t.Errorf("%d runs of %d tasks", strings.Count(string(text), "x"), n)
+		}
+		if p.total != n {
+			t.Errorf("%d results of %d tasks", p.total, n)
+		}
+	})
+}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/mayfly/mayfly/integration/broker"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/queuetest"
@@ -92,4 +94,16 @@ func (h *harness) Depth() int {
 		n += d
 	}
 	return n
+}
+
+// listenFor consumes what is published to the results' exchange under a key, by a queue that ends with its consumer.
+func listenFor(ch *amqp.Channel, key string) (<-chan amqp.Delivery, error) {
+	q, err := ch.QueueDeclare("", false, true, true, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := ch.QueueBind(q.Name, key, resultsExchange, false, nil); err != nil {
+		return nil, err
+	}
+	return ch.Consume(q.Name, "", true, true, false, false, nil)
 }

@@ -30,7 +30,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wait, err := cl.AwaitResult(within(t), "p", "t1")
+		results, err := listenFor(channel(t, url), "p.t1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,9 +67,14 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("properties of the copy = %+v", raw)
 		}
 		settle(t, d, done("t1"))
-		got, err := wait(within(t))
-		if err != nil || got.ID != "t1" || got.State != queue.Succeeded {
-			t.Fatalf("awaited result = %+v, %v", got, err)
+		select {
+		case m := <-results:
+			var r queue.Result
+			if err := json.Unmarshal(m.Body, &r); err != nil || r.ID != "t1" || r.State != queue.Succeeded || m.CorrelationId != "c1" {
+				t.Fatalf("result = %+v, %v", m, err)
+			}
+		case <-time.After(patience):
+			t.Fatal("no result")
 		}
 		select {
 		case m := <-replies:
