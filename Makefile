@@ -5,6 +5,9 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+# A checkout on a machine without git builds too.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
 .PHONY: build demo test setup check-source unit lint fuzz clean
 
 build:

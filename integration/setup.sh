@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what the tests need: RabbitMQ of the distribution (3.10 on Debian 12), AMQP clients that are not ours, and two
-# Debian trees with newer RabbitMQ (4.0 from Debian 13, 4.3 from testing), kept in the cache between runs. It does only what
-# is missing, prints what it does, and is silent when there is nothing to do. No service is started.
+# Installs what the tests need: a C compiler (for the race detector), AMQP clients that are not ours, RabbitMQ 3.10 (the
+# distribution's on Debian 12, elsewhere in a Debian tree) and two more Debian trees with newer RabbitMQ (4.0 from Debian 13,
+# 4.3 from testing), kept in the cache between runs. It does only what is missing, prints what it does, and is silent when
+# there is nothing to do. No service is started.
 set -eu
 
 cache=${MAYFLY_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mayfly}
@@ -14,11 +15,18 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = i
 has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null 2>&1; }
 
 missing=
-for package in rabbitmq-server debootstrap amqp-tools python3-pika; do
+all="debian-13 debian-testing"
+packages="gcc libc6-dev debootstrap amqp-tools python3-pika"
+if grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release 2>/dev/null; then
+	packages="$packages rabbitmq-server"
+else
+	all="debian-12 $all"
+fi
+for package in $packages; do
 	installed "$package" || missing="$missing $package"
 done
 trees=
-for tree in debian-13 debian-testing; do
+for tree in $all; do
 	has_tree "$tree" || trees="$trees $tree"
 done
 [ -n "$missing$trees" ] || exit 0
@@ -79,5 +87,6 @@ tree() {
 	rm -rf "$new/var/cache/apt/archives" "$new/var/lib/apt/lists"
 	mv "$new" "$cache/$1"
 }
+case $all in debian-12*) tree debian-12 bookworm ;; esac
 tree debian-13 trixie
 tree debian-testing forky

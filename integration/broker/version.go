@@ -30,6 +30,10 @@ func (v Version) root() string {
 	case V43:
 		return filepath.Join(cache(), "debian-testing")
 	default:
+		// The distribution's own on Debian 12, a tree elsewhere.
+		if own, _ := filepath.Glob("/" + serverGlob + string(V310) + ".*"); len(own) == 0 {
+			return filepath.Join(cache(), "debian-12")
+		}
 		return "/"
 	}
 }
