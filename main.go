@@ -118,7 +118,7 @@ func run(ctx context.Context) error {
 	m := manager.New(c.manager(capacity), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
 		Broadcast: q.broadcast, ReplyTo: q.replyTo,
-		Runner: runner, History: past, Output: runner.Output, Detach: func() { sandbox.Close() }, Sweep: runner.Sweep,
+		Runner: runner, History: past, Output: runner.Output, Detach: sandbox.Detach, Sweep: runner.Sweep,
 		Resolve: func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
 		Log:     log,
 	})

@@ -176,7 +176,7 @@ func TestEmbeddedLoad(t *testing.T) {
 	}
 	close(ids)
 	wg.Wait()
-	h.until("all is idle", func() bool { return len(h.tasks()) == 0 && len(h.processes()) == 0 })
+	h.until("all is idle", func() bool { return len(h.tasks()) == 0 && len(h.processes()) == 0 }, func() any { return h.tasks() })
 }
 
 // TestEmbeddedDrain stops a manager whose tasks do not end in time: they are back in the queue for the next.

@@ -175,11 +175,14 @@ func (h *host) stop() {
 }
 
 // until waits for a condition that only polling can see.
-func (h *host) until(what string, ok func() bool) {
+func (h *host) until(what string, ok func() bool, state ...func() any) {
 	h.tb.Helper()
 	limit := time.Now().Add(patienceLimit)
 	for !ok() {
 		if time.Now().After(limit) {
+			for _, s := range state {
+				h.tb.Logf("instead: %+v", s())
+			}
 			h.tb.Fatalf("waited in vain until %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)

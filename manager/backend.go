@@ -198,7 +198,7 @@ func (m *Manager) Wait(ctx context.Context, id string) (View, error) {
 	_, again := m.again[id]
 	ended := make(chan struct{})
 	m.waiters[id] = append(m.waiters[id], ended)
-	busy := len(m.entriesOf(id)) > 0
+	busy := slices.ContainsFunc(m.entriesOf(id), func(e *entry) bool { return !e.recorded })
 	m.mu.Unlock()
 	defer m.unwait(id, ended)
 	if r, ok := m.History.Get(id); ok && r.Result.State != "" && !again && !busy {

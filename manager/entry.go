@@ -27,6 +27,8 @@ type entry struct {
 	seq                               uint64
 	// begun says that a worker was (or may have been) started.
 	begun bool
+	// recorded says that the task's end is in the history; only its message is still to be given up.
+	recorded bool
 	// cancel stops the worker; cancelled says that somebody asked for it.
 	cancel    context.CancelFunc
 	cancelled bool

@@ -123,6 +123,9 @@ func (m *Manager) record(e *entry, v queue.Verdict) {
 	default:
 		m.Log.Info("task ended", logkey.Task, a.Task.ID, logkey.State, string(r.Result.State), logkey.Cause, string(r.Result.Cause))
 	}
+	m.mu.Lock()
+	e.recorded = true
+	m.mu.Unlock()
 	m.wake(a.Task.ID, r.Result.State)
 }
 

@@ -197,10 +197,11 @@ func (c *Client) Release(id string) {
 	}
 }
 
-// Close lets go of the keeper, which lives on while it holds anything. All Runs return isolation.ErrDetached. It may be
-// called more than once.
-func (c *Client) Close() error {
+// Detach lets go of all programs: all Runs return isolation.ErrDetached, and no new one begins. What has ended can still be
+// released until Close.
+func (c *Client) Detach() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.detached = true
 	if c.idle != nil {
 		c.idle.Stop()
@@ -208,6 +209,12 @@ func (c *Client) Close() error {
 	for id := range c.runs {
 		c.end(id, isolation.Exit{}, isolation.ErrDetached)
 	}
+}
+
+// Close lets go of the keeper, which lives on while it holds anything. It may be called more than once.
+func (c *Client) Close() error {
+	c.Detach()
+	c.mu.Lock()
 	l := c.link
 	c.mu.Unlock()
 	if l != nil {

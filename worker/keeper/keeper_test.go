@@ -414,3 +414,32 @@ func BenchmarkSpawn(bm *testing.B) {
 		})
 	}
 }
+
+// TestLastWords has a client ask for programs and vanish, and the next one connect at once: it is told of all of them.
+func TestLastWords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.run(b.spec("first", "true"))
+	const n = 200
+	c := b.client()
+	b.Client.Close()
+	if _, err := c.connect(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		s := b.spec(fmt.Sprint("p", i), "exit 3")
+		c.tell(&frame{Op: opRun, Spec: &s})
+	}
+	c.Close()
+	b.Client = b.client()
+	held, err := b.Held(t.Context())
+	if err != nil || len(held) != n {
+		t.Errorf("%d programs are held, %v; want %d", len(held), err, n)
+	}
+	for _, h := range held {
+		if e, err := b.Run(t.Context(), isolation.Spec{ID: h.ID}, nil); err != nil || e.Code != 3 {
+			t.Errorf("%+v, %v", e, err)
+		}
+		b.Release(h.ID)
+	}
+}

@@ -192,13 +192,16 @@ func (s *server) accept(l net.Listener) {
 		}
 		p := newPeer(conn)
 		s.mu.Lock()
+		old := s.client
+		s.mu.Unlock()
+		if old != nil {
+			old.finish()
+		}
+		s.mu.Lock()
 		if s.ending {
 			s.mu.Unlock()
 			p.close()
 			continue
-		}
-		if s.client != nil {
-			s.client.close()
 		}
 		s.client = p
 		hello := &frame{Op: opHello}
@@ -239,6 +242,7 @@ func (s *server) listen(p *peer) {
 		s.handle(f)
 	}
 	p.close()
+	close(p.heard)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client == p {
