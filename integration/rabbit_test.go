@@ -51,22 +51,29 @@ func TestForeignProducers(t *testing.T) {
 			t.Errorf("result = %+v", r)
 		}
 		// The distribution's Python, which has the distribution's pika.
-		said := run("/usr/bin/python3", "testdata/producer.py", url)
-		var reply struct {
-			CorrelationID string `json:"correlation_id"`
-			Body          queue.Result
-		}
-		if err := json.Unmarshal([]byte(said), &reply); err != nil {
-			t.Fatalf("%v: %s", err, said)
-		}
-		if reply.CorrelationID != "corr-1" || reply.Body.State != queue.Succeeded || reply.Body.Cause != queue.CauseNone ||
-			reply.Body.StdoutTail != "42\n" || string(reply.Body.Result) != `{"answer": 42}` && string(reply.Body.Result) != `{"answer":42}` {
-			t.Errorf("reply = %s", said)
+		for _, args := range [][]string{{url}, {url, "direct"}} {
+			said := run("/usr/bin/python3", append([]string{"testdata/producer.py"}, args...)...)
+			checkReply(t, said)
 		}
 		for _, band := range queue.Bands {
 			h.until("the queues are empty", func() bool { return p.depth("mayfly.pool.default."+string(band)) == 0 })
 		}
 	})
+}
+
+func checkReply(t *testing.T, said string) {
+	t.Helper()
+	var reply struct {
+		CorrelationID string `json:"correlation_id"`
+		Body          queue.Result
+	}
+	if err := json.Unmarshal([]byte(said), &reply); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if reply.CorrelationID != "corr-1" || reply.Body.State != queue.Succeeded || reply.Body.Cause != queue.CauseNone ||
+		reply.Body.StdoutTail != "42\n" || string(reply.Body.Result) != `{"answer": 42}` && string(reply.Body.Result) != `{"answer":42}` {
+		t.Errorf("reply = %s", said)
+	}
 }
 
 // TestMixedLoad sends many tasks of all kinds and counts what comes of them.
@@ -447,7 +454,8 @@ func TestSubmitElsewhere(t *testing.T) {
 		z.until("it runs", func() bool { return z.running() == 1 })
 		a.expect(0, "all hosts were told", "", "cancel", "far")
 		a.expect(130, "", "cancelled", "wait", "far")
-		a.expect(0, "host", "", "show", "far")
+		a.expect(0, filepath.Base(z.dir), "", "show", "far")
+		a.expect(1, "", "ran on another host", "logs", "far")
 	})
 }
 

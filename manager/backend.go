@@ -250,7 +250,7 @@ func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, e
 		return Output{}, ErrUnknownTask
 	}
 	if r.Remote {
-		return Output{}, fmt.Errorf("cannot show the output: the task ran on host %s", r.Result.Host)
+		return Output{}, fmt.Errorf("cannot show the output of %s, which ran on %s: %w", id, r.Result.Host, ErrElsewhere)
 	}
 	if attempt == 0 {
 		attempt = r.Result.Attempt

@@ -82,6 +82,9 @@ type Output struct {
 // ErrUnknownTask says that this host knows no task with the id.
 var ErrUnknownTask = errors.New("this host knows no task with this id")
 
+// ErrElsewhere says that a task ran on another host, which has its output.
+var ErrElsewhere = errors.New("the task ran on another host, where its output is")
+
 // Backend is what the API needs of the host. All methods may be called from many goroutines at once.
 type Backend interface {
 	// Submit validates a task document, gives it an id where it has none, and publishes it; nil means confirmed. pool may
@@ -96,7 +99,8 @@ type Backend interface {
 	Wait(ctx context.Context, id string) (View, error)
 	// Changed returns a channel that is closed at the next change of any task.
 	Changed() <-chan struct{}
-	// Output locates the output of the task's attempt with this number; 0 means the latest.
+	// Output locates the output of the task's attempt with this number; 0 means the latest. It returns ErrUnknownTask or
+	// ErrElsewhere where there is none.
 	Output(ctx context.Context, id string, attempt int) (Output, error)
 	// Cancel cancels a waiting or running task. The string says in one sentence what was done.
 	Cancel(ctx context.Context, id string) (string, error)
