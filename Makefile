@@ -33,7 +33,7 @@ unit:
 	$(GO) test -short ./...
 
 lint:
-	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 
 # A minute for each fuzz target.
 fuzz:

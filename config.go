@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -77,7 +78,8 @@ func (d *duration) Decode(text string) error {
 func readConfig() (*config, error) {
 	var c config
 	if err := envconfig.Process("", &c); err != nil {
-		if p, ok := err.(*envconfig.ParseError); ok {
+		var p *envconfig.ParseError
+		if errors.As(err, &p) {
 			return nil, fmt.Errorf("cannot use %s=%q: %w", p.KeyName, p.Value, p.Err)
 		}
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
@@ -104,7 +106,7 @@ func unknownVariable(c *config) error {
 	_, inWorker := os.LookupEnv("MAYFLY_TASK_ID")
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
-		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && !(inWorker && ofWorkers.MatchString(name)) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
+		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && (!inWorker || !ofWorkers.MatchString(name)) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
 			return fmt.Errorf("cannot use %s: there is no such variable; see \"mayfly run --help\"", name)
 		}
 	}
@@ -228,7 +230,7 @@ func printVariables(w io.Writer) {
 		}
 		fmt.Fprintf(tab, "  %s\t%s\t%s\n", v.name, value, v.description)
 	}
-	tab.Flush()
+	_ = tab.Flush()
 }
 
 // manager is the part of the configuration that the manager decides by.

@@ -113,7 +113,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer q.close()
+	defer func() {
+		if err := q.close(); err != nil {
+			log.Error("queue not closed in good order", logkey.Err, err)
+		}
+	}()
 
 	m := manager.New(c.manager(capacity), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,

@@ -92,9 +92,9 @@ func (c *command) version() *cobra.Command {
 	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.json {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"version": c.Program.Version})
+				return printJSON(cmd.OutOrStdout(), map[string]string{"version": c.Version})
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), c.Program.Version)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), c.Version)
 			return err
 		}}
 	c.jsonFlag(cmd)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -46,8 +47,8 @@ func TestExitOf(t *testing.T) {
 		{queue.Result{State: queue.Rejected, Cause: queue.CauseRejected}, 125},
 		{queue.Result{State: queue.Cancelled, Cause: queue.CauseCancelled, Signal: "SIGTERM"}, 130},
 	} {
-		err, ok := exitOf(&tt.r).(*codeError)
-		if !ok || err.code != tt.code {
+		var err *codeError
+		if !errors.As(exitOf(&tt.r), &err) || err.code != tt.code {
 			t.Errorf("%+v: %v, want code %d", tt.r, err, tt.code)
 		}
 	}

@@ -96,7 +96,7 @@ type Held struct {
 // ErrDetached says that the sandbox was let go of while the program ran on.
 var ErrDetached = errors.New("detached from the sandbox: the program runs on")
 
-// ErrKill, as the cause of the end of Run's context, has the program killed at once, without its grace.
+// ErrKill as the cause of the end of Run's context has the program killed at once, without its grace.
 var ErrKill = errors.New("killed at once")
 
 // Sandbox runs programs.

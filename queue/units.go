@@ -75,7 +75,7 @@ func unitRemedy(number, unit string) string {
 	if unit == "" {
 		return sizeRemedy
 	}
-	if strings.HasPrefix("bytes", unit) {
+	if strings.HasPrefix("bytes", unit) { //nolint:gocritic // the haystack is a constant
 		return fmt.Sprintf("write %q", number+"B")
 	}
 	for _, prefix := range []string{"kilo", "mega", "giga", "tera", "peta"} {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/mayfly/mayfly/internal/groupcommit"
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -67,7 +68,7 @@ var _ manager.History = (*Store)(nil)
 // Open opens or makes the store. A file that cannot be read is moved aside, loudly.
 func Open(path string, o Options) (*Store, error) {
 	db, err := open(path, o)
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("cannot open the history %s: another manager uses it", path)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/mayfly/mayfly/internal/groupcommit"
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -70,7 +71,7 @@ func Open(path string, o Options) (q *Queue, err error) {
 				db.Close()
 			}
 			q = nil
-			if errors.Is(err, bolt.ErrTimeout) {
+			if errors.Is(err, bolterrors.ErrTimeout) {
 				err = fmt.Errorf("cannot open the embedded queue %s: another manager uses it", path)
 				return
 			}
@@ -195,7 +196,7 @@ func (q *Queue) promote() {
 		return nil
 	})
 	if err != nil {
-		if !errors.Is(err, bolt.ErrDatabaseNotOpen) {
+		if !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 			q.options.Log.Error("delayed tasks not moved, trying again in a minute", logkey.Err, err)
 		}
 		moved = nil

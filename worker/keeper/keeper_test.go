@@ -3,6 +3,7 @@ package keeper
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -298,7 +299,7 @@ func TestBothDie(t *testing.T) {
 		go b.Run(context.Background(), b.spec("p", "setsid sleep 600 & sleep 600"), func(isolation.Started) { close(up) })
 		<-up
 		b.until("the daemon runs", func() bool { return len(b.processes()) >= 4 })
-		b.Client.Close()
+		b.Close()
 		for _, p := range b.processes() {
 			if strings.Contains(p, "mayfly") {
 				pid, _ := strconv.Atoi(strings.Fields(p)[0])
@@ -354,8 +355,8 @@ func TestDetach(t *testing.T) {
 		done <- err
 	}()
 	<-up
-	b.Client.Close()
-	if err := <-done; err != isolation.ErrDetached {
+	b.Close()
+	if err := <-done; !errors.Is(err, isolation.ErrDetached) {
 		t.Errorf("Run = %v", err)
 	}
 	b.Client = b.client()
@@ -371,7 +372,7 @@ func TestDetach(t *testing.T) {
 func TestLongPath(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.Client.Close()
+	b.Close()
 	b.dir = filepath.Join(b.dir, strings.Repeat("long", 20), strings.Repeat("path", 20))
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -422,7 +423,7 @@ func TestLastWords(t *testing.T) {
 	b.run(b.spec("first", "true"))
 	const n = 200
 	c := b.client()
-	b.Client.Close()
+	b.Close()
 	if _, err := c.connect(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func newBench(t testing.TB, env ...string) *bench {
 	b := &bench{t: t, dir: t.TempDir()}
 	b.Client = b.client(env...)
 	t.Cleanup(func() {
-		b.Client.Close()
+		b.Close()
 		b.nothingLeft()
 		if t.Failed() {
 			text, _ := os.ReadFile(filepath.Join(b.dir, logName))

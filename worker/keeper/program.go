@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -131,7 +132,7 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 		}
 		defer group.Close()
 	}
-	env := append(spec.Env[:len(spec.Env):len(spec.Env)], markName+"="+s.mark+p.id)
+	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
 	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: group})
 }
 
@@ -144,7 +145,9 @@ func (s *server) discard(p *program) {
 		s.pump.finish(p.err)
 	}
 	if p.group != nil {
-		p.group.Remove()
+		if err := p.group.Remove(); err != nil {
+			s.log.Error("control group left", "program", p.id, logkey.Err, err)
+		}
 	}
 	p.out, p.err, p.group = nil, nil, nil
 }

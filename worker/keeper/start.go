@@ -51,7 +51,7 @@ func (c *Client) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot start the keeper: %w", err)
 	}
-	go cmd.Wait() // a child of ours as long as we live
+	go func() { _ = cmd.Wait() }() // a child of ours as long as we live
 	stop := context.AfterFunc(ctx, func() { ready.Close() })
 	defer stop()
 	said, err := io.ReadAll(ready)
