@@ -88,6 +88,12 @@ func (p *producer) arrived(d amqp.Delivery) {
 // publish sends a task document, confirmed.
 func (p *producer) publish(key, body string) { p.publishWith(key, amqp.Publishing{Body: []byte(body)}) }
 
+// publishID sends a task with a message id.
+func (p *producer) publishID(key, id string, body []byte) {
+	p.tb.Helper()
+	p.publishWith(key, amqp.Publishing{MessageId: id, Body: body})
+}
+
 func (p *producer) publishWith(key string, m amqp.Publishing) {
 	p.tb.Helper()
 	m.DeliveryMode = amqp.Persistent

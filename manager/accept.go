@@ -35,9 +35,8 @@ func (m *Manager) accept(d queue.Delivery) {
 	a.Lease = m.ledger.price(task.Resources)
 	e := newEntry(a, d)
 	e.seq = m.seq
-	if msg.Redelivered && m.settledBefore(&a) {
-		m.Log.Info("task was settled before", logkey.Task, task.ID, logkey.Attempt, a.ID())
-		m.close(e, queue.Verdict{Action: queue.Done})
+	if msg.Redelivered && m.settledBefore(&a) || m.copiedTwice(e) {
+		m.alreadySettled(e)
 		return
 	}
 	if at, ok := m.History.CancelMark(task.ID); ok && at.After(msg.QueuedAt) {
@@ -129,6 +128,19 @@ func (m *Manager) settledBefore(a *worker.Attempt) bool {
 		}
 	}
 	return false
+}
+
+// copiedTwice reports whether the entry's message is a second copy for an attempt that was settled already: the copy for a
+// retry is published again where a crash left its confirm unknown. Such a message is told from a producer's by the attempts
+// that it carries.
+func (m *Manager) copiedTwice(e *entry) bool {
+	return len(e.attempt.History) > 0 && m.settledBefore(&e.attempt)
+}
+
+// alreadySettled gives up the message of an attempt that was settled. The lock is held.
+func (m *Manager) alreadySettled(e *entry) {
+	m.Log.Info("task was settled before", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
+	m.close(e, queue.Verdict{Action: queue.Done})
 }
 
 // refuse settles a message that is no task which may run here.

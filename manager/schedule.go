@@ -37,6 +37,9 @@ func (m *Manager) schedule() {
 			continue
 		case m.active[t.ID] != nil:
 			e.reason = "waits for another task with the same id to end"
+		case m.copiedTwice(e): // the first copy has been settled while this one waited
+			m.alreadySettled(e)
+			continue
 		case ahead != nil:
 			e.reason = "waits behind " + ahead.attempt.Task.ID
 		default:
