@@ -148,6 +148,9 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // terminal returns the width of the terminal that w is, or 0.
 func terminal(w io.Writer) int {
+	if s, ok := w.(*screen); ok {
+		return s.width
+	}
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0

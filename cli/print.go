@@ -96,7 +96,7 @@ func printTable(w io.Writer, columns []column, rows [][]string) {
 		}
 	}
 	if width := terminal(w); width > 0 {
-		shrink(columns, widths, width-2*len(columns))
+		shrink(columns, widths, width-1-2*len(columns))
 	}
 	for _, r := range rows {
 		row := make(table.Row, len(r))

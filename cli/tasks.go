@@ -67,19 +67,47 @@ with -a or --ended also those that have ended, newest first.`,
 func watchTasks(cmd *cobra.Command, client *api.Client) error {
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
-	err := client.Events(ctx, func(views []manager.View) bool {
-		var screen bytes.Buffer
-		printViews(&screen, views, false)
-		if terminal(cmd.OutOrStdout()) > 0 {
-			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // home, clear
+	changes := make(chan []manager.View)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- client.Events(ctx, func(views []manager.View) bool {
+			select {
+			case changes <- views:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	}()
+	out := cmd.OutOrStdout()
+	var views []manager.View
+	second := time.NewTicker(time.Second) // the times go on without a change
+	defer second.Stop()
+	for {
+		select {
+		case views = <-changes:
+		case <-second.C:
+		case err := <-ended:
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
 		}
-		_, err := io.Copy(cmd.OutOrStdout(), &screen)
-		return err == nil
-	})
-	if errors.Is(err, context.Canceled) {
-		return nil
+		screen := &screen{width: terminal(out)}
+		if screen.width > 0 {
+			fmt.Fprint(screen, "\x1b[H\x1b[2J") // home, clear
+		}
+		printViews(screen, views, false)
+		if _, err := screen.WriteTo(out); err != nil {
+			return fmt.Errorf("cannot draw: %w", err)
+		}
 	}
-	return err
+}
+
+// screen is what is to be drawn at once on a terminal of a width.
+type screen struct {
+	bytes.Buffer
+	width int
 }
 
 // printViews prints tasks, ended ones with how they ended.

@@ -58,8 +58,8 @@ func (l *ledger) never(t *queue.Task, lease worker.Lease) string {
 func (l *ledger) lacks(lease worker.Lease) string {
 	switch {
 	case lease.MilliCPU > l.total.MilliCPU-l.lent.MilliCPU:
-		return fmt.Sprintf("waits for %s of CPU: %s of %s are free", cores(lease.MilliCPU),
-			cores(max(0, l.total.MilliCPU-l.lent.MilliCPU)), cores(l.total.MilliCPU))
+		return fmt.Sprintf("waits for %s: %g of %g CPU cores are free", cores(lease.MilliCPU),
+			float64(max(0, l.total.MilliCPU-l.lent.MilliCPU))/1000, float64(l.total.MilliCPU)/1000)
 	case lease.Memory > l.total.Memory-l.lent.Memory:
 		return fmt.Sprintf("waits for %s of memory: %s of %s are free", queue.FormatSize(lease.Memory),
 			queue.FormatSize(max(0, l.total.Memory-l.lent.Memory)), queue.FormatSize(l.total.Memory))
