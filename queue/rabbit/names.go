@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -20,11 +21,11 @@ const (
 
 // Attribute keys of the log lines.
 const (
-	keyTask  = "task"
-	keyPool  = "pool"
-	keyHost  = "host"
-	keyErr   = "err"
-	keyQueue = "queue"
+	keyTask  = logkey.Task
+	keyPool  = logkey.Pool
+	keyHost  = logkey.Host
+	keyErr   = logkey.Err
+	keyQueue = logkey.Queue
 	keyUser  = "user"
 )
 
