@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,17 +72,17 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 	put(doc, "id", "id", d.id)
 	put(doc, "workdir", "workdir", d.workdir)
 	put(doc, "stdin", "stdin", d.stdin)
-	put(doc, "timeout", "timeout", d.timeout)
-	put(doc, "grace", "grace", d.grace)
+	put(doc, "timeout", "timeout", numberOr(d.timeout))
+	put(doc, "grace", "grace", numberOr(d.grace))
 	put(doc, "max-attempts", "max_attempts", d.maxAttempts)
-	put(doc, "backoff", "backoff", d.backoff)
+	put(doc, "backoff", "backoff", numberOr(d.backoff))
 	put(doc, "priority", "priority", d.priority)
 	put(doc, "deadline", "deadline", d.deadline)
 	put(resources, "cpu", "cpu", d.cpu)
-	put(resources, "memory", "memory", d.memory)
-	put(resources, "disk", "disk", d.disk)
+	put(resources, "memory", "memory", numberOr(d.memory))
+	put(resources, "disk", "disk", numberOr(d.disk))
 	put(resources, "gpu", "gpu", d.gpu)
-	put(resources, "gpu-memory", "gpu_memory", d.gpuMemory)
+	put(resources, "gpu-memory", "gpu_memory", numberOr(d.gpuMemory))
 	put(resources, "gpu-model", "gpu_model", d.gpuModel)
 	put(resources, "pids", "pids", d.pids)
 	if d.noNetwork {
@@ -122,7 +123,15 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 	return json.Marshal(doc)
 }
 
-// taskFlags lists the flags of a task that were given.
+// numberOr returns a plain number as such: seconds, or bytes. All else is text with a unit.
+func numberOr(text string) any {
+	if _, err := strconv.ParseFloat(text, 64); err == nil && json.Valid([]byte(text)) {
+		return json.Number(text)
+	}
+	return text
+}
+
+// given lists the flags of a task that were given.
 func (d *document) given(cmd *cobra.Command) []string {
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	new(document).flags(own)

@@ -36,6 +36,7 @@ func TestSubmitWait(t *testing.T) {
 	h.expect(7, "", "", "submit", "--wait", "--", "sh", "-c", "exit 7")
 	h.expect(143, "", "SIGTERM", "submit", "--wait", "--shell", "kill -TERM $$")
 	h.expect(124, "", "longer than its timeout of 200ms", "submit", "--wait", "--timeout", "200ms", "--", "sleep", "100")
+	h.expect(124, "", "longer than its timeout of 100ms", "submit", "--wait", "--timeout", "0.1", "--memory", "1000000000", "--", "sleep", "100")
 	h.expect(125, "", "there is no such command", "submit", "--wait", "--", "no-such-command")
 	h.expect(0, "first\nsecond\n", "attempt 1 failed, trying again", "submit", "--wait", "--max-attempts", "2", "--backoff", "100ms", "--shell",
 		`test "$MAYFLY_ATTEMPT" = 2 && { echo second; exit 0; }; echo first; exit 1`)

@@ -11,8 +11,10 @@ import (
 const (
 	// hostFaultsMax bounds the attempts at one task that hosts may lose before the task is taken for what kills them.
 	hostFaultsMax = 10
-	// hostFaultBackoff is the wait after the first host fault; it doubles up to backoffMax.
+	// hostFaultBackoff is the wait after the first host fault; it doubles up to hostFaultMax, which is short because it
+	// is not the task that has to change.
 	hostFaultBackoff = time.Second
+	hostFaultMax     = time.Minute
 	// backoffMax is the longest wait between two tries: the longest wait queue.
 	backoffMax = time.Hour
 )
@@ -54,7 +56,7 @@ func judge(f finding) queue.Verdict {
 	case fault && faults >= hostFaultsMax:
 		return f.bury(fmt.Sprintf("the task was lost with its host or worker %d times: %s", faults, o.Message))
 	case fault:
-		delay = backoff(hostFaultBackoff, faults, f.jitter)
+		delay = min(hostFaultMax, backoff(hostFaultBackoff, faults, f.jitter))
 	case tries >= t.MaxAttempts:
 		return f.bury(fmt.Sprintf("attempt %d of %d failed: %s", tries, t.MaxAttempts, o.Message))
 	default:

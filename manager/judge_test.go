@@ -43,6 +43,7 @@ func TestJudge(t *testing.T) {
 		{name: "tries used up", max: 3, history: times(failed, 2), cause: queue.CauseTimeout, action: queue.Bury, state: queue.Failed, want: queue.CauseTimeout},
 		{name: "host faults are no tries", max: 2, history: times(lost, 3), cause: queue.CauseSignal, action: queue.Retry, delay: 8 * time.Second},
 		{name: "host fault on the last try", max: 1, cause: queue.CauseHostLost, action: queue.Retry, delay: time.Second},
+		{name: "the eighth host fault", max: 1, history: times(lost, 8), cause: queue.CauseHostLost, action: queue.Retry, delay: time.Minute},
 		{name: "what kills hosts", max: 1, history: times(lost, hostFaultsMax-1), cause: queue.CauseHostLost, action: queue.Bury, state: queue.Failed, want: queue.CauseHostLost},
 		{name: "cancelled", max: 5, cause: queue.CauseCancelled, cancelled: true, action: queue.Done, state: queue.Cancelled, want: queue.CauseCancelled},
 		{name: "cancelled as it timed out", max: 5, cause: queue.CauseTimeout, cancelled: true, action: queue.Done, state: queue.Cancelled, want: queue.CauseCancelled},
