@@ -1,0 +1,259 @@
+package manager
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// source hands out what the test gives it.
+type source struct{ deliveries chan queue.Delivery }
+
+func (s *source) Receive(ctx context.Context) (queue.Delivery, error) {
+	select {
+	case d := <-s.deliveries:
+		return d, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+func (*source) Demand(int)   {}
+func (*source) Close() error { return nil }
+
+// delivery notes its verdicts. With breaks it is lost between the confirm and the giving up.
+type delivery struct {
+	message  queue.Message
+	breaks   bool
+	lost     chan struct{}
+	verdicts chan queue.Verdict
+}
+
+func newDelivery(m queue.Message) *delivery {
+	m.Pool, m.Band, m.QueuedAt = "default", queue.Normal, time.Now()
+	return &delivery{message: m, lost: make(chan struct{}), verdicts: make(chan queue.Verdict, 1)}
+}
+func (d *delivery) Message() queue.Message { return d.message }
+func (d *delivery) Lost() <-chan struct{}  { return d.lost }
+func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func()) error {
+	confirmed()
+	d.verdicts <- v
+	if d.breaks {
+		close(d.lost)
+		return queue.ErrLost
+	}
+	return nil
+}
+
+// runner counts the runs of each attempt; each ends when the test lets it.
+type runner struct {
+	ended chan worker.Outcome
+	mu    sync.Mutex
+	runs  map[string]int
+}
+
+func (r *runner) Run(ctx context.Context, a *worker.Attempt, started func(int, time.Time)) (worker.Outcome, error) {
+	r.mu.Lock()
+	r.runs[a.ID()]++
+	r.mu.Unlock()
+	started(1, time.Now())
+	select {
+	case o := <-r.ended:
+		return o, nil
+	case <-ctx.Done():
+		return worker.Outcome{Cause: queue.CauseCancelled}, nil
+	}
+}
+func (*runner) Held(context.Context) ([]worker.Held, error) { return nil, nil }
+func (*runner) Release(string)                              {}
+
+// memory is a History.
+type memory struct {
+	mu      sync.Mutex
+	records map[string]Record
+	latest  map[string]Record
+}
+
+func (h *memory) Put(r Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.records[r.ID], h.latest[r.Result.ID] = r, r
+	return nil
+}
+func (h *memory) Get(id string) (Record, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r, ok := h.latest[id]
+	return r, ok
+}
+func (h *memory) Settled(id string) (Record, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r, ok := h.records[id]
+	return r, ok
+}
+func (*memory) Recent(int) []Record                 { return nil }
+func (*memory) Acked(string)                        {}
+func (*memory) MarkCancel(string, time.Time) error  { return nil }
+func (*memory) CancelMark(string) (time.Time, bool) { return time.Time{}, false }
+
+type bench struct {
+	t *testing.T
+	*Manager
+	source  *source
+	runner  *runner
+	history *memory
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, source: &source{make(chan queue.Delivery)}, runner: &runner{ended: make(chan worker.Outcome), runs: map[string]int{}},
+		history: &memory{records: map[string]Record{}, latest: map[string]Record{}}}
+	b.Manager = New(Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 1000, Memory: 1 << 30}, Window: 4,
+		OnStop: StopWorkers, Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}},
+		Services{Source: b.source, Runner: b.runner, History: b.history, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
+			Detach: func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" }, Log: slog.New(slog.DiscardHandler)})
+	intake, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- b.Run(intake, intake) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// verdict waits for the delivery's verdict.
+func (b *bench) verdict(d *delivery) queue.Verdict {
+	b.t.Helper()
+	select {
+	case v := <-d.verdicts:
+		return v
+	case <-time.After(30 * time.Second):
+		b.t.Fatal("no verdict")
+		return queue.Verdict{}
+	}
+}
+
+func (b *bench) ran(attempt string) int {
+	b.runner.mu.Lock()
+	defer b.runner.mu.Unlock()
+	return b.runner.runs[attempt]
+}
+
+// until waits for a change of the manager's tasks.
+func (b *bench) until(what string, ok func() bool) {
+	b.t.Helper()
+	for limit := time.After(30 * time.Second); ; {
+		changed := b.Changed()
+		if ok() {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			b.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+var message = queue.Message{MessageID: "t", Body: []byte(`{"command": ["true"]}`)}
+
+// TestAcknowledgementLost loses the delivery after the confirm: the message comes back, and is given up without another run
+// or result, in this life of the manager and in the next.
+func TestAcknowledgementLost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first := newDelivery(message)
+	first.breaks = true
+	b.source.deliveries <- first
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	if v := b.verdict(first); v.Action != queue.Done || v.Result == nil || v.Result.State != queue.Succeeded {
+		t.Errorf("verdict = %+v", v)
+	}
+	again := message
+	again.Redelivered = true
+	second := newDelivery(again)
+	b.source.deliveries <- second
+	if v := b.verdict(second); v.Action != queue.Done || v.Result != nil {
+		t.Errorf("verdict = %+v, want the message given up", v)
+	}
+	b.until("it is forgotten", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 0 })
+	third := newDelivery(again) // as the next life of the manager gets it: nothing in memory, only the record
+	b.source.deliveries <- third
+	if v := b.verdict(third); v.Action != queue.Done || v.Result != nil {
+		t.Errorf("verdict = %+v, want the message given up", v)
+	}
+	if n := b.ran("t.1"); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestSameTaskAgain has a producer send a settled task once more: it runs.
+func TestSameTaskAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for range 2 {
+		d := newDelivery(message)
+		b.source.deliveries <- d
+		b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+		if v := b.verdict(d); v.Result == nil {
+			t.Errorf("verdict = %+v", v)
+		}
+		b.until("it is forgotten", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 0 })
+	}
+	if n := b.ran("t.1"); n != 2 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestSecondCopy has the copy of a retry come twice: one runs, the other is given up.
+func TestSecondCopy(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	copied := message
+	copied.History = []queue.Past{{Attempt: 1, Cause: queue.CauseHostLost}}
+	first, second := newDelivery(copied), newDelivery(copied)
+	b.source.deliveries <- first
+	b.source.deliveries <- second
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	if v := b.verdict(first); v.Result == nil || v.Result.Attempt != 2 {
+		t.Errorf("verdict = %+v", v)
+	}
+	if v := b.verdict(second); v.Action != queue.Done || v.Result != nil {
+		t.Errorf("verdict = %+v, want the copy given up", v)
+	}
+	if n := b.ran("t.2"); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestLostWhileRunning loses the delivery of a running task, which comes back under another id because neither body nor
+// message has one: it is joined to its worker.
+func TestLostWhileRunning(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	nameless := queue.Message{Body: message.Body}
+	first := newDelivery(nameless)
+	b.source.deliveries <- first
+	b.until("it runs", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 1 && list[0].PID != 0 })
+	close(first.lost)
+	second := newDelivery(nameless)
+	b.source.deliveries <- second
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	if v := b.verdict(second); v.Result == nil || v.TaskID != v.Result.ID {
+		t.Errorf("verdict = %+v", v)
+	}
+	if len(b.runner.runs) != 1 {
+		t.Errorf("runs = %v", b.runner.runs)
+	}
+}
