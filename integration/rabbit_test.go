@@ -80,9 +80,9 @@ func checkReply(t *testing.T, said string) {
 func TestMixedLoad(t *testing.T) {
 	t.Parallel()
 	eachVersion(t, func(t *testing.T, b *broker.Broker, url string) {
-		count := 600
-		if b.Version == broker.V40 && !testing.Short() {
-			count = 5000 // the full number on one version; the others prove the same with less
+		count := 5000
+		if testing.Short() {
+			count = 500
 		}
 		h := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_CPUS=8", "MAYFLY_LOG_LEVEL=warn", "MAYFLY_OUTPUT_MAX=64KiB")
 		h.start()
