@@ -59,9 +59,9 @@ func newHost(tb testing.TB, env ...string) *host {
 		h.http.CloseIdleConnections()
 		h.nothingLeft()
 		if tb.Failed() {
-			tb.Logf("log of %s:\n%s", filepath.Base(dir), tail(h.log.String(), 20000))
+			tb.Logf("log of %s:\n%s", filepath.Base(dir), tail(h.log.String(), 4000))
 			if text, err := os.ReadFile(filepath.Join(dir, "state/keeper.log")); err == nil {
-				tb.Logf("keeper's log:\n%s", tail(string(text), 5000))
+				tb.Logf("keeper's log:\n%s", tail(string(text), 2000))
 			}
 		}
 		os.RemoveAll(dir)

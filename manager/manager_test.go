@@ -2,7 +2,9 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +35,7 @@ func (*source) Close() error { return nil }
 type delivery struct {
 	message  queue.Message
 	breaks   bool
+	gate     chan struct{} // where it is set, nothing is confirmed before it is closed
 	lost     chan struct{}
 	verdicts chan queue.Verdict
 }
@@ -44,6 +47,9 @@ func newDelivery(m queue.Message) *delivery {
 func (d *delivery) Message() queue.Message { return d.message }
 func (d *delivery) Lost() <-chan struct{}  { return d.lost }
 func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func()) error {
+	if d.gate != nil {
+		<-d.gate
+	}
 	confirmed()
 	d.verdicts <- v
 	if d.breaks {
@@ -255,5 +261,44 @@ func TestLostWhileRunning(t *testing.T) {
 	}
 	if len(b.runner.runs) != 1 {
 		t.Errorf("runs = %v", b.runner.runs)
+	}
+}
+
+// TestUnsettled has a queue that confirms nothing: the host stops starting tasks, and goes on when results are confirmed.
+func TestUnsettled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	gate := make(chan struct{})
+	const more = 3
+	var all []*delivery
+	for i := range unconfirmedMax + more {
+		d := newDelivery(queue.Message{MessageID: fmt.Sprint("t", i), Body: message.Body})
+		d.gate = gate
+		all = append(all, d)
+		b.source.deliveries <- d
+		if i < unconfirmedMax {
+			b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+		}
+	}
+	b.until("the last ones wait", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == unconfirmedMax+more })
+	list, err := b.List(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := 0
+	for _, v := range list {
+		if v.Status == Waiting && strings.HasPrefix(v.Reason, "waits until results are settled") {
+			waiting++
+		}
+	}
+	if waiting != more {
+		t.Errorf("%d tasks wait for settlements, want %d", waiting, more)
+	}
+	close(gate)
+	for range more {
+		b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	}
+	for _, d := range all {
+		b.verdict(d)
 	}
 }

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -16,6 +17,23 @@ import (
 // it has its room.
 const patience = 10 * time.Second
 
+// unconfirmedMax bounds how many ended tasks may wait for their settlement before nothing more is started. It is far above
+// what a settlement's two round trips leave under way at a thousand tasks a second; where the broker or the disk hangs, it
+// keeps the host from running through the queue without a result said, and it bounds what a crash makes the host say twice.
+const unconfirmedMax = 64
+
+// unconfirmed counts the entries whose settlement is under way. Those without a delivery wait for the queue, and do not
+// count: what brings it back to them may stand behind other messages. The lock is held.
+func (m *Manager) unconfirmed() int {
+	n := len(m.closing)
+	for _, e := range m.active {
+		if e.status == Settling && e.atHand() {
+			n++
+		}
+	}
+	return n
+}
+
 // schedule starts what fits, first things first. The lock is held.
 func (m *Manager) schedule() {
 	defer m.setDemand()
@@ -24,6 +42,7 @@ func (m *Manager) schedule() {
 	}
 	now := time.Now()
 	kept := m.waiting[:0]
+	full := m.unconfirmed() >= unconfirmedMax
 	var ahead *entry // has waited too long: nobody passes it
 	for _, e := range m.waiting {
 		t := &e.attempt.Task
@@ -40,6 +59,8 @@ func (m *Manager) schedule() {
 		case m.copiedTwice(e): // the first copy has been settled while this one waited
 			m.alreadySettled(e)
 			continue
+		case full:
+			e.reason = fmt.Sprintf("waits until results are settled: %d are under way", unconfirmedMax)
 		case ahead != nil:
 			e.reason = "waits behind " + ahead.attempt.Task.ID
 		default:
@@ -61,7 +82,10 @@ func (m *Manager) schedule() {
 func (m *Manager) setDemand() {
 	n := 0
 	if m.state == serving {
-		n = len(m.active) + len(m.closing) + m.config.Window
+		n = len(m.active) + len(m.closing)
+		if m.unconfirmed() < unconfirmedMax {
+			n += m.config.Window
+		}
 	}
 	if n != m.demand {
 		m.demand = n
