@@ -39,8 +39,37 @@ type Spec struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Grace is the time between SIGTERM and SIGKILL when the program is stopped; 0 kills at once.
 	Grace time.Duration `json:"grace"`
+	// Image names a container image to run the program in, for a sandbox that can; Args and Dir may then be empty, for
+	// what the image says.
+	Image string `json:"image,omitempty"`
+	// Private is the path of an existing directory that is the program's own: the only place, beside temporary directories,
+	// that it may write to. The program sees it under this very path. It is removed by the caller.
+	Private string `json:"private,omitempty"`
+	// Carry is the path of a file below Private that is to be at hand for the caller after the end, if the program leaves one:
+	// a sandbox may keep the rest of Private to itself. CarryMax is its largest size in bytes.
+	Carry    string `json:"carry,omitempty"`
+	CarryMax int64  `json:"carry_max,omitempty"`
+	// Limits bound the program with all its descendants.
+	Limits Limits `json:"limits"`
+	// NoNetwork leaves the program a network of its own, with nothing but a loopback interface.
+	NoNetwork bool `json:"no_network,omitempty"`
 	// Note is kept by the sandbox and returned by Held. It is the caller's own.
 	Note []byte `json:"note,omitempty"`
+}
+
+// Limits bound a program with all its descendants. Zero is no limit of that kind.
+type Limits struct {
+	// MilliCPU is processor time per time, in thousandths of a core.
+	MilliCPU int64 `json:"milli_cpu,omitempty"`
+	// Cores are the numbers of the processors to run on, as Linux counts them; empty for all.
+	Cores []int `json:"cores,omitempty"`
+	// Memory is in bytes, with no swap beside it. What is over it is killed.
+	Memory int64 `json:"memory,omitempty"`
+	// PIDs counts processes and threads.
+	PIDs int64 `json:"pids,omitempty"`
+	// Disk bounds what the program writes to Private and to its temporary directories, in bytes. With 0 these lie in memory,
+	// within half of Memory.
+	Disk int64 `json:"disk,omitempty"`
 }
 
 // Stop says why a sandbox stopped a program.
@@ -73,6 +102,15 @@ type Exit struct {
 	CPU time.Duration `json:"cpu"`
 	// MemoryPeak is in bytes; without a memory cgroup, that of the largest process among them.
 	MemoryPeak int64 `json:"memory_peak"`
+	// OOMKills counts the processes of the program that the kernel killed because it was at its memory limit, by the count
+	// of its control group. The program may have survived that.
+	OOMKills int64 `json:"oom_kills,omitempty"`
+	// DiskFull says that the program's private file system had no room left when the program ended.
+	DiskFull bool `json:"disk_full,omitempty"`
+	// CarryError is why the file to be carried out was not, in words that follow "the file was ignored: "; empty where there was none.
+	CarryError string `json:"carry_error,omitempty"`
+	// Left names in one sentence what of the program could not be removed, or is empty. Its limits stay lent to that.
+	Left string `json:"left,omitempty"`
 	// StdoutDropped and StderrDropped count the bytes beyond OutputMax.
 	StdoutDropped int64 `json:"stdout_dropped,omitempty"`
 	StderrDropped int64 `json:"stderr_dropped,omitempty"`
