@@ -129,6 +129,8 @@ type Held struct {
 	Started Started
 	// Exit is nil while the program runs.
 	Exit *Exit
+	// Released says that the program was released, and is held only for what Exit.Left names.
+	Released bool
 }
 
 // ErrDetached says that the sandbox was let go of while the program ran on.

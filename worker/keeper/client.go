@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/process"
 )
 
 // Config says where a host's keeper lives and how to start it.
@@ -22,9 +23,14 @@ type Config struct {
 	Argv []string
 	// Env is the keeper's environment. It needs none, and must hold no secret.
 	Env []string
+	// Policy confines the programs. A keeper that lives has that of the client that started it.
+	Policy process.Policy
 	// Idle is how long the keeper stays when it holds nothing: 2 s when 0.
 	Idle time.Duration
-	Log  *slog.Logger
+	// Freed, if not nil, is called when nothing is left any more of a program whose exit said that something was (Exit.Left),
+	// released or not.
+	Freed func(id string)
+	Log   *slog.Logger
 }
 
 // Client runs programs through the host's keeper, which it starts when there is one to run and sends away when there has been
@@ -160,6 +166,13 @@ func (c *Client) end(id string, exit isolation.Exit, err error) {
 	c.lookIdle()
 }
 
+// free passes on that nothing is left of a program. The lock is held.
+func (c *Client) free(id string) {
+	if c.config.Freed != nil {
+		go c.config.Freed(id)
+	}
+}
+
 // tell sends a frame to the keeper, if there is one.
 func (c *Client) tell(f *frame) {
 	c.mu.Lock()
@@ -178,7 +191,7 @@ func (c *Client) Held(ctx context.Context) ([]isolation.Held, error) {
 	defer c.mu.Unlock()
 	list := make([]isolation.Held, 0, len(c.held))
 	for _, h := range c.held {
-		list = append(list, isolation.Held{ID: h.ID, Note: h.Note, Started: h.Started, Exit: h.Exit})
+		list = append(list, isolation.Held{ID: h.ID, Note: h.Note, Started: h.Started, Exit: h.Exit, Released: h.Released})
 	}
 	c.lookIdle()
 	return list, nil
@@ -189,7 +202,11 @@ func (c *Client) Release(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h, ok := c.held[id]; ok && h.Exit != nil {
-		delete(c.held, id)
+		if h.Released = true; h.Exit.Left == "" {
+			delete(c.held, id)
+		} else {
+			c.held[id] = h // the keeper says when it is free
+		}
 		if c.link != nil {
 			c.link.peer.send(&frame{Op: opRelease, ID: id})
 		}
@@ -353,6 +370,19 @@ func (c *Client) handle(l *link, f *frame) {
 		}
 	case opFailed:
 		c.end(f.ID, isolation.Exit{}, errors.New(f.Error))
+	case opFreed:
+		if h, ok := c.held[f.ID]; ok && h.Exit != nil {
+			// It may be released already or not: an exit with nothing left is what its release waits for.
+			exit := *h.Exit
+			exit.Left = ""
+			h.Exit = &exit
+			c.held[f.ID] = h
+			if h.Released {
+				delete(c.held, f.ID)
+			}
+		}
+		c.free(f.ID)
+		c.lookIdle()
 	case opBusy:
 		l.quit = false
 		c.lookIdle()
@@ -386,6 +416,11 @@ func (c *Client) lost(l *link) {
 	now := time.Now()
 	for id, r := range c.runs {
 		c.end(id, isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: now}, verdict)
+	}
+	for id, h := range c.held {
+		if verdict == nil && h.Exit != nil && h.Exit.Left != "" {
+			c.free(id) // nobody is there who could tell
+		}
 	}
 	clear(c.held)
 	c.lookIdle()

@@ -383,39 +383,6 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
-// BenchmarkSpawn compares a program through the keeper with plain fork and exec, in one run.
-func BenchmarkSpawn(bm *testing.B) {
-	bm.Run("exec", func(bm *testing.B) {
-		bm.SetParallelism(2)
-		bm.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				if err := exec.Command("/bin/true").Run(); err != nil {
-					bm.Error(err)
-				}
-			}
-		})
-	})
-	for name, env := range modes {
-		bm.Run("keeper/"+name, func(bm *testing.B) {
-			b := newBench(bm, env...)
-			b.run(b.spec("first", "true"))
-			var n sync.Map
-			bm.SetParallelism(2)
-			bm.ResetTimer()
-			bm.RunParallel(func(pb *testing.PB) {
-				for i := 0; pb.Next(); i++ {
-					id := fmt.Sprintf("p%p-%d", pb, i)
-					n.Store(id, true)
-					s := b.spec(id, "")
-					s.Args = []string{"/bin/true"}
-					s.Stderr, s.Stdout = filepath.Join(b.dir, "err"), filepath.Join(b.dir, "out")
-					b.run(s)
-				}
-			})
-		})
-	}
-}
-
 // TestLastWords has a client ask for programs and vanish, and the next one connect at once: it is told of all of them.
 func TestLastWords(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/process"
 )
 
 // TestMain runs the test binary as a keeper, as a manager or as a worker where the environment says so.
@@ -71,7 +72,7 @@ func newBench(t testing.TB, env ...string) *bench {
 }
 
 func (b *bench) client(env ...string) *Client {
-	return New(Config{Dir: b.dir, Argv: []string{"/proc/self/exe"}, Env: append(env, "KEEPER_TEST_ROLE=keeper"),
+	return New(Config{Dir: b.dir, Argv: []string{"/proc/self/exe"}, Policy: process.Policy{Off: true}, Env: append(env, "KEEPER_TEST_ROLE=keeper"),
 		Idle: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil))})
 }
 
@@ -148,7 +149,7 @@ func (b *bench) nothingLeft() {
 
 // manage is a manager that runs what lies in DIR/specs... until it is killed: three programs, one of which ends.
 func manage(dir string) {
-	c := New(Config{Dir: dir, Argv: []string{"/proc/self/exe"}, Env: []string{"KEEPER_TEST_ROLE=keeper"}, Log: slog.Default()})
+	c := New(Config{Dir: dir, Argv: []string{"/proc/self/exe"}, Policy: process.Policy{Off: true}, Env: []string{"KEEPER_TEST_ROLE=keeper"}, Log: slog.Default()})
 	for id, script := range map[string]string{"ends": "exit 3", "waits": "while ! test -e $DIR/go; do sleep 0.01; done; exit 4", "runs": "sleep 600"} {
 		b := &bench{dir: dir}
 		s := b.spec(id, script)

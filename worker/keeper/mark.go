@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"github.com/mayfly/mayfly/internal/logkey"
 )
 
 // markName is the variable by which a worker's processes are found where there are no control groups: its value is the
@@ -52,16 +50,14 @@ func markedProcesses(mark string, exact bool) []int {
 func (s *server) marked(id string) []int { return markedProcesses(s.mark+id, true) }
 
 // killMarked kills what an ended program has left, by session and mark, until nothing is found.
-func (s *server) killMarked(p *program) {
-	if err := killAll(emptyLimit, func() []int {
+func (s *server) killMarked(p *program) error {
+	return killAll(emptyLimit, func() []int {
 		if syscall.Kill(-p.pid, syscall.SIGKILL) == nil {
 			// The group of the reaped leader still has members; they show below or are gone at the next look.
 			return append(s.marked(p.id), -p.pid)
 		}
 		return s.marked(p.id)
-	}); err != nil {
-		s.log.Error("processes left", "program", p.id, logkey.Err, err)
-	}
+	})
 }
 
 // killAll kills what find finds until it finds nothing. Negative numbers are process groups, which find has dealt with.

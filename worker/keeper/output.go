@@ -59,7 +59,7 @@ func (p *pump) open(path string, max int64) (*stream, *os.File, error) {
 	write := os.NewFile(uintptr(ends[1]), "|1")
 	fail := func(err error) (*stream, *os.File, error) {
 		write.Close()
-		s.close()
+		s.close(p.epoll)
 		return nil, nil, fmt.Errorf("cannot watch a pipe: %w", err)
 	}
 	if err := unix.SetNonblock(s.pipe, true); err != nil {
@@ -95,7 +95,7 @@ func (p *pump) run() {
 			s.mu.Lock()
 			if !s.ended && s.move(p.null, movesAtOnce) {
 				p.forget(s)
-				s.close()
+				s.close(p.epoll)
 			}
 			s.mu.Unlock()
 		}
@@ -145,7 +145,7 @@ func (p *pump) finish(s *stream) int64 {
 		// As much as a pipe can hold (1 MiB unless the administrator allows more), and no more: nobody may feed us for ever.
 		s.move(p.null, 2*(1<<20)/4096)
 		p.forget(s)
-		s.close()
+		s.close(p.epoll)
 	}
 	if s.dropped > 0 {
 		fmt.Fprintf(s.file, "\n[mayfly: output stopped at %d bytes; %d more bytes were dropped]\n", s.kept, s.dropped)
@@ -161,7 +161,9 @@ func (p *pump) forget(s *stream) {
 	delete(p.streams, int32(s.pipe))
 }
 
-func (s *stream) close() {
+func (s *stream) close(epoll int) {
 	s.ended = true
-	unix.Close(s.pipe) // which also takes it from the epoll set
+	// To close it is not enough: a child that is being born holds a copy, which would be ready all the while.
+	_ = unix.EpollCtl(epoll, unix.EPOLL_CTL_DEL, s.pipe, nil) // where it is not in the set yet, it need not be taken from it
+	unix.Close(s.pipe)
 }

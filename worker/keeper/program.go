@@ -3,7 +3,9 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -24,15 +26,24 @@ type program struct {
 	grace   time.Duration
 	started isolation.Started
 	pid     int
-	group   *cgroup.Group // nil where there are none
-	out     *stream
-	err     *stream // the same as out where both go to one file
-	timer   *time.Timer
-	stopped isolation.Stop
-	killed  bool
+	// place is a small number that no other program has now. It chooses the user.
+	place int
+	group *cgroup.Group // nil where there are none
+	// private is what it has of the file system to itself; nil where it sees the host's. own and carry are Private and
+	// Carry of its spec.
+	private    *process.Private
+	own, carry string
+	carryMax   int64
+	out        *stream
+	err        *stream // the same as out where both go to one file
+	timer      *time.Timer
+	stopped    isolation.Stop
+	killed     bool
 	// ending says that the leader was reaped; exit is set when nothing of it is left.
 	ending bool
 	exit   *isolation.Exit
+	// left says that processes of it do not die; released, that its exit was, and that it is held for them alone.
+	left, released bool
 	// cancelled says that it is to be stopped as soon as it has a process; kill, without grace.
 	cancelled, kill bool
 }
@@ -49,7 +60,8 @@ func (s *server) begin(spec *isolation.Spec) {
 		s.send(&frame{Op: opFailed, ID: spec.ID, Error: "cannot run it: the keeper holds another program with this id"})
 		return
 	}
-	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace}
+	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace,
+		own: spec.Private, carry: spec.Carry, carryMax: spec.CarryMax}
 	s.programs[p.id] = p
 	s.spawning++
 	go s.run(p, spec)
@@ -122,18 +134,41 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 			return 0, err
 		}
 	}
-	var group *os.File
+	p.place = s.takePlace()
+	var birth *os.File
+	var join []*os.File
 	if s.groups != nil {
-		if p.group, err = s.groups.Create(p.id); err != nil {
+		l := spec.Limits
+		if p.group, err = s.groups.Lend(cgroup.Limits{MilliCPU: l.MilliCPU, Cores: l.Cores, Memory: l.Memory, PIDs: l.PIDs}); err != nil {
 			return 0, err
 		}
-		if group, err = p.group.Open(); err != nil {
-			return 0, fmt.Errorf("cannot open the control group: %w", err)
+		birth, join = p.group.Birth(), p.group.Join()
+	}
+	p.private, err = s.spawner.Private(spec.Private, p.place, spec.Limits.Memory, spec.Limits.Disk, process.Images{Dir: s.dir, Run: s.command})
+	if err != nil {
+		return 0, err
+	}
+	if p.private == nil && spec.Private != "" {
+		if err := s.spawner.Own(spec.Private, p.place); err != nil {
+			return 0, err
 		}
-		defer group.Close()
 	}
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
-	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: group})
+	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
+		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork})
+}
+
+// takePlace lends the smallest free number.
+func (s *server) takePlace() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := slices.Index(s.places, false)
+	if n < 0 {
+		n = len(s.places)
+		s.places = append(s.places, false)
+	}
+	s.places[n] = true
+	return n
 }
 
 // discard undoes what was prepared for a program that did not start.
@@ -144,12 +179,22 @@ func (s *server) discard(p *program) {
 	if p.err != nil && p.err != p.out {
 		s.pump.finish(p.err)
 	}
+	s.vacate(p)
+	p.out, p.err = nil, nil
+}
+
+// vacate gives back what a program had that has no process any more.
+func (s *server) vacate(p *program) {
+	p.private.Close() // first, for its files are charged to the group
 	if p.group != nil {
-		if err := p.group.Remove(); err != nil {
+		if err := p.group.Return(); err != nil {
 			s.log.Error("control group left", "program", p.id, logkey.Err, err)
 		}
 	}
-	p.out, p.err, p.group = nil, nil, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.private, p.group = nil, nil
+	s.places[p.place] = false
 }
 
 // stop begins to stop a program: SIGTERM for all of its processes, its grace, SIGKILL.
@@ -244,31 +289,106 @@ func (s *server) reaped(p *program, st status) {
 
 // finish ends all that the leader left, takes the output and the account, and tells the exit.
 func (s *server) finish(p *program, exit *isolation.Exit) {
+	var stuck error
 	if p.group != nil {
-		if p.group.Populated() {
-			p.group.Kill()
+		stuck = p.group.WaitEmpty(emptyLimit)
+		account := p.group.Account()
+		exit.OOMKills = account.OOMKills
+		if account.CPU > 0 {
+			exit.CPU = account.CPU
 		}
-		if err := p.group.WaitEmpty(emptyLimit); err != nil {
-			s.log.Error("processes left", "program", p.id, logkey.Err, err)
-		}
-		if cpu, ok := p.group.CPU(); ok {
-			exit.CPU = cpu
+		if account.MemoryPeak > 0 {
+			exit.MemoryPeak = account.MemoryPeak
 		}
 	} else {
-		s.killMarked(p)
+		stuck = s.killMarked(p)
 	}
 	exit.StdoutDropped = s.pump.finish(p.out)
 	if p.err != p.out {
 		exit.StderrDropped = s.pump.finish(p.err)
 	}
-	if p.group != nil {
-		if err := p.group.Remove(); err != nil {
-			s.log.Error("control group left", "program", p.id, logkey.Err, err)
-		}
+	if p.private != nil {
+		exit.DiskFull = p.private.Full()
+		exit.CarryError = carry(p)
+	}
+	if stuck == nil {
+		s.vacate(p)
+	} else {
+		s.log.Error("processes left", "program", p.id, logkey.Err, stuck)
+		exit.Left = stuck.Error()
+		go s.await(p)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.out, p.err, p.group, p.timer = nil, nil, nil, nil
-	p.exit = exit
+	p.out, p.err, p.timer = nil, nil, nil
+	p.exit, p.left = exit, stuck != nil
 	s.send(&frame{Op: opEnded, ID: p.id, Exit: exit})
 }
+
+// await tries on to end what is left of a program, for as long as it takes. Till then the program keeps its group and its
+// user, and is held even when it is released.
+func (s *server) await(p *program) {
+	for stuck := errLeft; stuck != nil; {
+		select {
+		case <-s.done:
+			return
+		default:
+		}
+		if p.group != nil {
+			stuck = p.group.WaitEmpty(emptyLimit)
+		} else {
+			stuck = s.killMarked(p)
+		}
+	}
+	s.log.Info("nothing left any more", "program", p.id)
+	s.vacate(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.left = false
+	if p.released {
+		delete(s.programs, p.id)
+	}
+	s.send(&frame{Op: opFreed, ID: p.id})
+	s.lookIdle()
+}
+
+var errLeft = errors.New("processes are left")
+
+// carry brings the file that the caller wants of the program's private directory to where the caller looks for it, and
+// returns why not. Only what is a regular file is taken: the program may have put anything there.
+func carry(p *program) string {
+	rel, err := filepath.Rel(p.own, p.carry)
+	if p.carry == "" || err != nil {
+		return ""
+	}
+	from, err := p.private.Open(rel)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return ""
+	case errors.Is(err, syscall.ELOOP):
+		return "it is a symbolic link"
+	case err != nil:
+		return reasonOf(err)
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	switch {
+	case err != nil:
+		return reasonOf(err)
+	case !info.Mode().IsRegular():
+		return "it is no regular file"
+	case info.Size() > p.carryMax:
+		return fmt.Sprintf("it has %d bytes, and at most %d are taken", info.Size(), p.carryMax)
+	}
+	to, err := os.OpenFile(p.carry, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return reasonOf(err)
+	}
+	_, err = io.Copy(to, io.LimitReader(from, p.carryMax))
+	if err = errors.Join(err, to.Close()); err != nil {
+		return reasonOf(err)
+	}
+	return ""
+}
+
+func reasonOf(err error) string { return "it cannot be read: " + err.Error() }

@@ -45,8 +45,10 @@ type server struct {
 	programs map[string]*program
 	byPID    map[int]*program
 	spawning int
-	early    map[int]status // of children whose fork has not been noted yet
-	client   *peer          // nil while there is none
+	places   []bool              // taken or not, by number
+	commands map[int]chan status // of the host, by PID
+	early    map[int]status      // of children whose fork has not been noted yet
+	client   *peer               // nil while there is none
 	ending   bool
 }
 
@@ -83,7 +85,7 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
 	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}),
-		programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}}
+		programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
 	var err error
 	if s.pump, err = newPump(); err != nil {
 		return nil, nil, err
@@ -92,7 +94,7 @@ func open(args []string) (*server, net.Listener, error) {
 		s.groups, err = cgroup.Find(groupName(dir))
 		if err != nil {
 			s.log.Warn("doing without control groups", logkey.Err, err)
-		} else if err := os.WriteFile(filepath.Join(dir, placeName), []byte(s.groups.Dir()), 0o600); err != nil {
+		} else if err := os.WriteFile(filepath.Join(dir, placeName), []byte(s.groups.Place()), 0o600); err != nil {
 			return nil, nil, fmt.Errorf("cannot note the place of the control groups: %w", err)
 		}
 	}
@@ -106,7 +108,16 @@ func open(args []string) (*server, net.Listener, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot listen: %w", err)
 	}
-	s.spawner = process.NewSpawner(spawners)
+	policy, err := readPolicy()
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.spawner, err = process.NewSpawner(spawners, policy); err != nil {
+		return nil, nil, err
+	}
+	for _, m := range s.spawner.Missing() {
+		s.log.Warn("doing without a part of the sandbox", "part", m.Part, logkey.Err, m.Err)
+	}
 	return s, listener, nil
 }
 
@@ -146,6 +157,9 @@ func (s *server) serve(l net.Listener) error {
 		case <-children:
 			s.reap()
 		case <-s.done:
+			if s.groups != nil {
+				s.groups.Close()
+			}
 			_ = killAll(emptyLimit, func() []int { return markedProcesses(s.mark, false) })
 			for _, name := range []string{socketName, placeName} {
 				os.Remove(filepath.Join(s.dir, name))
@@ -171,6 +185,9 @@ func (s *server) reap() {
 		s.mu.Lock()
 		if p := s.byPID[pid]; p != nil {
 			s.reaped(p, st)
+		} else if c := s.commands[pid]; c != nil {
+			delete(s.commands, pid)
+			c <- st
 		} else if s.spawning > 0 {
 			s.early[pid] = st
 		}
@@ -206,7 +223,7 @@ func (s *server) accept(l net.Listener) {
 		s.client = p
 		hello := &frame{Op: opHello}
 		for _, g := range s.programs {
-			hello.Held = append(hello.Held, held{ID: g.id, Note: g.note, Started: g.started, Exit: g.exit})
+			hello.Held = append(hello.Held, held{ID: g.id, Note: g.note, Started: g.started, Exit: g.exit, Released: g.released})
 		}
 		p.send(hello)
 		s.mu.Unlock()
@@ -266,7 +283,9 @@ func (s *server) handle(f *frame) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if p := s.programs[f.ID]; p != nil && p.exit != nil {
-			delete(s.programs, f.ID)
+			if p.released = true; !p.left {
+				delete(s.programs, f.ID)
+			}
 		}
 		s.lookIdle()
 	case opQuit:

@@ -2,13 +2,13 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -41,7 +41,11 @@ func (c *Client) start(ctx context.Context) error {
 	// Not bound to ctx: the keeper outlives whoever asked for it.
 	cmd := exec.Command(c.config.Argv[0], append(c.config.Argv[1:len(c.config.Argv):len(c.config.Argv)], c.config.Dir)...)
 	cmd.Args[0] = "mayfly"
-	cmd.Env = append([]string{"PATH=/usr/bin:/bin"}, c.config.Env...)
+	policy, err := json.Marshal(c.config.Policy)
+	if err != nil {
+		return fmt.Errorf("cannot tell the keeper its policy: %w", err)
+	}
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", policyName + "=" + string(policy)}, c.config.Env...)
 	cmd.Dir = "/"
 	cmd.Stderr = log
 	cmd.ExtraFiles = []*os.File{say}
@@ -90,7 +94,7 @@ func (c *Client) sweep() error {
 	var failures []error
 	place := filepath.Join(c.config.Dir, placeName)
 	if text, err := os.ReadFile(place); err == nil {
-		if err := cgroup.At(strings.TrimSpace(string(text))).Sweep(emptyLimit); err != nil {
+		if err := cgroup.Sweep(string(text), emptyLimit); err != nil {
 			failures = append(failures, err)
 		} else {
 			os.Remove(place)

@@ -41,6 +41,7 @@ const (
 	opStarted op = "started" // ID, Started
 	opEnded   op = "ended"   // ID, Exit
 	opFailed  op = "failed"  // ID, Error: the keeper could not run it
+	opFreed   op = "freed"   // ID: what was left of a released program is gone
 	opBusy    op = "busy"
 	opBye     op = "bye" // the keeper quits and holds nothing
 )
@@ -51,6 +52,8 @@ type held struct {
 	Note    []byte            `json:"note"`
 	Started isolation.Started `json:"started"`
 	Exit    *isolation.Exit   `json:"exit,omitempty"`
+	// Released says that it is held only for what is left of it.
+	Released bool `json:"released,omitempty"`
 }
 
 // maxFrame bounds a frame in bytes: arguments and environment of a 16 MiB task, escaped, with room to spare.

@@ -1,0 +1,324 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// leftover is how much memory a group may still be charged with, in bytes, to be used again: pages of files that its last
+// program read, which would count as the next one's.
+const leftover = 4 << 20
+
+// Group is the set of control groups of one program, one in each hierarchy that it needs.
+type Group struct {
+	root *Root
+	name string
+	dirs layout
+	// last are the values that the files have.
+	last map[string]string
+	// birth is the version 2 directory, or nil; join are the files of version 1 groups by directory.
+	birth *os.File
+	join  map[string]*os.File
+	// peak is memory.peak of version 2, which can be set back for one who keeps it open (Linux 6.12); nil where it cannot.
+	peak *os.File
+	// pinned says that the program runs on some processors only.
+	pinned bool
+	// before is the count at the group's last lending, counted the latest one.
+	before, counted Account
+	used            bool
+	// killed says that the group's members were killed as a whole. Then it is not used again: Linux 6.14 and later, and the
+	// stable versions that got the same change ("cgroup: fix race between fork and cgroup.kill"), compare a count of kills of
+	// the parent's group with one of the group that a child is born into, and kill every child of one that ever was killed.
+	// Without cgroup.kill, its limit of processes is spoilt.
+	killed bool
+}
+
+// Account is what the members of a group have used since it was lent, the dead ones included.
+type Account struct {
+	CPU time.Duration
+	// MemoryPeak is in bytes; 0 where it is not known.
+	MemoryPeak int64
+	// OOMKills counts the members that the kernel killed at the memory limit.
+	OOMKills int64
+}
+
+// Lend returns a group within limits, with nobody in it.
+func (r *Root) Lend(l Limits) (*Group, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.make(); err != nil {
+		return nil, err
+	}
+	var g *Group
+	var err error
+	if n := len(r.unused); n > 0 {
+		g, r.unused = r.unused[n-1], r.unused[:n-1]
+	} else if g, err = r.create(); err != nil {
+		return nil, err
+	}
+	if err := g.set(l); err != nil {
+		_ = g.remove()
+		return nil, err
+	}
+	if g.used {
+		g.reset() // and its counts stand where its last account found them, for nobody has been in it since
+	} else {
+		g.counted = g.count()
+	}
+	g.used = true
+	g.before = g.counted
+	return g, nil
+}
+
+// create makes a new group. The lock is held.
+func (r *Root) create() (*Group, error) {
+	r.next++
+	g := &Group{root: r, name: "w" + strconv.Itoa(r.next), dirs: layout{}, last: map[string]string{}, join: map[string]*os.File{}}
+	for key, base := range r.base {
+		dir := filepath.Join(base, g.name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			_ = g.remove()
+			return nil, fmt.Errorf("cannot make a control group: %w", err)
+		}
+		g.dirs[key] = dir
+	}
+	for key, dir := range g.dirs {
+		var err error
+		if key == unified {
+			g.birth, err = os.Open(dir)
+		} else if g.join[dir] == nil {
+			// For a child that has one thread, this file does the same as cgroup.procs, but without the lock that stops all forks and
+			// exits of the host for a while (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
+			g.join[dir], err = os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0)
+		}
+		if err != nil {
+			_ = g.remove()
+			return nil, fmt.Errorf("cannot open a control group: %w", err)
+		}
+	}
+	return g, nil
+}
+
+// set writes the limits, as far as they are not what they were.
+func (g *Group) set(l Limits) error {
+	if !slices.Contains(g.root.controllers, "cpuset") {
+		l.Cores = nil
+	}
+	g.pinned = len(l.Cores) > 0
+	var list []setting
+	if g.root.base.mode() == "unified" {
+		list = l.unifiedSettings()
+	} else {
+		list = order(l.legacySettings(g.root.processors), g.last)
+	}
+	for _, s := range list {
+		if !slices.Contains(g.root.controllers, s.controller) {
+			continue
+		}
+		key := s.controller
+		if g.dirs[unified] != "" && g.root.base.mode() == "unified" {
+			key = unified
+		}
+		if last, ok := g.last[s.file]; ok && last == s.value {
+			continue
+		}
+		if s.value == "" && s.file == "cpuset.cpus" && g.last[s.file] == "" {
+			continue
+		}
+		err := os.WriteFile(filepath.Join(g.dirs[key], s.file), []byte(s.value), 0)
+		if err != nil && !s.optional {
+			return fmt.Errorf("cannot set %s to %s: %w", s.file, s.value, err)
+		}
+		g.last[s.file] = s.value // also where the host has no such file: it need not be tried again
+	}
+	return nil
+}
+
+// processors are the processors and memory nodes that groups of version 1 may have.
+func (r *Root) processors() (cpus, mems string) { return r.cpus, r.mems }
+
+// Birth is the directory for a clone into the group, or nil; Join are the files to which a child writes that it joins.
+func (g *Group) Birth() *os.File { return g.birth }
+
+// Join are the files to which a child writes "0" to join, before it executes its program.
+func (g *Group) Join() []*os.File {
+	var files []*os.File
+	for dir, f := range g.join {
+		if !g.pinned && dir == g.dirs["cpuset"] {
+			continue // it has no processors of its own
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+// Signal sends a signal to every member, those of groups below it included.
+func (g *Group) Signal(s syscall.Signal) {
+	for _, pid := range below(g.holder()) {
+		_ = syscall.Kill(pid, s) // gone already: then there is nothing to tell it
+	}
+}
+
+// holder is the directory by which the members are found.
+func (g *Group) holder() string {
+	if dir := g.dirs[unified]; dir != "" {
+		return dir
+	}
+	return g.dirs["pids"]
+}
+
+// Kill kills every member at once; nothing can fork its way out of it.
+func (g *Group) Kill() {
+	g.killed = true
+	kill(g.holder())
+}
+
+// Populated reports whether the group has a member.
+func (g *Group) Populated() bool { return populated(g.holder()) }
+
+// WaitEmpty kills what is left and waits until nothing is. It gives up after the limit: a process that is stuck in the
+// kernel cannot be killed.
+func (g *Group) WaitEmpty(limit time.Duration) error {
+	if !g.Populated() {
+		return nil
+	}
+	g.killed = true
+	return waitEmpty(g.holder(), limit)
+}
+
+// Account returns what the members have used.
+func (g *Group) Account() Account {
+	a := g.count()
+	g.counted = a
+	a.CPU -= g.before.CPU
+	a.OOMKills -= g.before.OOMKills
+	return a
+}
+
+// count reads the group's counters.
+func (g *Group) count() (a Account) {
+	memory := g.dirs["memory"]
+	if dir := g.dirs[unified]; dir != "" {
+		a.CPU = time.Duration(field(filepath.Join(dir, "cpu.stat"), "usage_usec")) * time.Microsecond
+		if memory == "" {
+			a.OOMKills = field(filepath.Join(dir, "memory.events"), "oom_kill")
+			if g.peak != nil {
+				var b [32]byte
+				n, _ := g.peak.ReadAt(b[:], 0)
+				a.MemoryPeak, _ = strconv.ParseInt(strings.TrimSpace(string(b[:n])), 10, 64)
+			} else {
+				a.MemoryPeak = number(filepath.Join(dir, "memory.peak"))
+			}
+		}
+	} else if dir := g.dirs["cpuacct"]; dir != "" {
+		a.CPU = time.Duration(number(filepath.Join(dir, "cpuacct.usage")))
+	}
+	if memory != "" {
+		a.OOMKills = field(filepath.Join(memory, "memory.oom_control"), "oom_kill")
+		a.MemoryPeak = number(filepath.Join(memory, "memory.max_usage_in_bytes"))
+	}
+	return a
+}
+
+// reset sets back what can be, of a group that is used again.
+func (g *Group) reset() {
+	if dir := g.dirs["memory"]; dir != "" {
+		_ = os.WriteFile(filepath.Join(dir, "memory.max_usage_in_bytes"), []byte("0"), 0)
+	} else if g.peak != nil {
+		_, _ = g.peak.WriteAt([]byte("reset"), 0)
+	}
+}
+
+// resettable reports whether the group can be used again: clean, and with a peak that can be set back.
+func (g *Group) resettable() bool {
+	if dir := g.dirs["memory"]; dir != "" {
+		return g.counted.MemoryPeak < leftover || number(filepath.Join(dir, "memory.usage_in_bytes")) < leftover
+	}
+	dir := g.dirs[unified]
+	if dir == "" || !slices.Contains(g.root.controllers, "memory") {
+		return true
+	}
+	if number(filepath.Join(dir, "memory.current")) >= leftover {
+		return false
+	}
+	if g.peak == nil {
+		f, err := os.OpenFile(filepath.Join(dir, "memory.peak"), os.O_RDWR, 0)
+		if err != nil {
+			return false
+		}
+		if _, err := f.WriteAt([]byte("reset"), 0); err != nil {
+			f.Close()
+			return false
+		}
+		g.peak = f
+	}
+	return true
+}
+
+// Return gives an empty group back. It is used again, or removed.
+func (g *Group) Return() error {
+	g.root.mu.Lock()
+	defer g.root.mu.Unlock()
+	if len(g.root.unused) < spare && !g.killed && g.resettable() {
+		g.root.unused = append(g.root.unused, g)
+		return nil
+	}
+	return g.remove()
+}
+
+// remove removes the group.
+func (g *Group) remove() error {
+	for _, f := range append(slices.Collect(maps.Values(g.join)), g.birth, g.peak) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	var failures []error
+	for _, dir := range g.dirs {
+		failures = append(failures, removeTree(dir))
+	}
+	return errors.Join(failures...)
+}
+
+// number reads a file with one number; 0 where there is none.
+func number(path string) int64 {
+	text, _ := read(path)
+	n, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	return n
+}
+
+// field reads a number from a file of lines "name number".
+func field(path, name string) int64 {
+	text, _ := read(path)
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// read reads a small file of the hierarchy in one call.
+func read(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 4096)
+	n, err := f.Read(b)
+	if err == io.EOF {
+		err = nil
+	}
+	return string(b[:n]), err
+}

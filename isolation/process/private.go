@@ -1,0 +1,481 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Private is what one program has to itself of the file system: its temporary directories and its own directory. It is
+// mounted nowhere but in the program's namespace, so nothing of it can outlive both the program and us, and it goes
+// without being unmounted or removed.
+//
+// Most programs leave nothing behind, or little. Theirs is swept, and used again by the next program of the same place, together
+// with the namespace that it is mounted in: to make and to drop both costs as much as all the rest of a start.
+type Private struct {
+	spawner *Spawner
+	place   int
+	trees   map[string]int
+	// room are namespaces for programs to enter; nil where the child makes its own.
+	room *room
+	// root is the file system that has a bounded size, shared memory aside; our hold on it.
+	root *os.File
+	size int64
+	// cover is where the program's own directory is mounted, dir its path within root.
+	cover, dir string
+	// furniture are the directories that were made for one program, the inner ones last.
+	furniture []string
+	// used is the number of inodes when no program has been there, and sweepable says that it can be told.
+	used      uint64
+	sweepable bool
+	// points are the mount points in it, as places.
+	points []string
+	// covers are paths behind which the host's files are hidden, shared those where they are seen nevertheless.
+	covers, shared []string
+}
+
+// privateLayout are the places within the file systems.
+const (
+	ownPlace   = "own"
+	shmPlace   = "shm"
+	tmpPlace   = "tmp"
+	vartmpName = "var-tmp"
+)
+
+// full is how much room is left at most in a file system that counts as full, in bytes: less than the block that the
+// program could not write.
+const full = 4096
+
+// newPrivate makes the private part, but for what differs from one program to the next: see furnish. own is a path below one of
+// hidden, or empty. A disk of 0 bytes lies in memory, within size bytes or, with 0, within what the kernel gives to a tmpfs.
+func newPrivate(own string, hidden []string, size, disk int64, images Images) (p *Private, err error) {
+	p = &Private{trees: map[string]int{}, size: size, covers: slices.Concat(temporary, hidden, []string{"/run", "/dev"}), shared: slices.Clone(runKept)}
+	defer func() {
+		if err != nil {
+			p.drop()
+			p = nil
+		}
+	}()
+	fd, err := tmpfs(size)
+	if err != nil {
+		return p, err
+	}
+	inMemory := os.NewFile(uintptr(fd), "tmpfs")
+	p.root = inMemory
+	if disk > 0 {
+		if fd, err = images.make(disk); err != nil {
+			inMemory.Close()
+			p.root = nil
+			return p, err
+		}
+		p.root = os.NewFile(uintptr(fd), "disk")
+		defer inMemory.Close()
+	}
+	for _, d := range []struct {
+		in         *os.File
+		name, path string
+	}{{p.root, tmpPlace, "/tmp"}, {p.root, vartmpName, "/var/tmp"}, {inMemory, shmPlace, "/dev/shm"}} {
+		if err := directory(d.in, d.name, 0o1777, 0, 0); err != nil {
+			return p, err
+		}
+		if err := p.clone(d.in, d.name, d.path); err != nil {
+			return p, err
+		}
+	}
+	if own == "" {
+		return p, nil
+	}
+	p.cover = own
+	for _, h := range hidden {
+		if _, ok := below(h, own); ok && len(h) < len(p.cover) {
+			p.cover = h
+		}
+	}
+	if err := directory(p.root, ownPlace, 0o755, 0, 0); err != nil {
+		return p, err
+	}
+	// What lies in a temporary directory is behind the private one: there it needs something to be mounted on.
+	for _, t := range temporary {
+		if rel, ok := below(t, p.cover); ok {
+			if err := p.point(t, rel, true); err != nil {
+				return p, err
+			}
+		}
+	}
+	return p, p.clone(p.root, ownPlace, p.cover)
+}
+
+// furnish lays out the program's own directory, with the directories that are in it.
+func (p *Private) furnish(own string, uid, gid uint32) error {
+	if own == "" {
+		return nil
+	}
+	rel, _ := below(p.cover, own)
+	p.dir = filepath.Join(ownPlace, rel)
+	p.furniture = nil
+	add := func(path string, mode, uid, gid uint32) error {
+		p.furniture = append(p.furniture, path)
+		return directory(p.root, path, mode, uid, gid)
+	}
+	for i, c := range p.dir {
+		if c == '/' && i > len(ownPlace) {
+			if err := add(p.dir[:i], 0o755, 0, 0); err != nil {
+				return err
+			}
+		}
+	}
+	if p.dir == ownPlace {
+		if err := unix.Fchownat(int(p.root.Fd()), ownPlace, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("cannot give the program its directory: %w", err)
+		}
+	} else if err := add(p.dir, 0o700, uid, gid); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(own)
+	if err != nil {
+		return fmt.Errorf("cannot read the program's directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := add(filepath.Join(p.dir, e.Name()), 0o700, uid, gid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fits reports whether what was made for one program serves another one.
+func (p *Private) fits(own string, size int64) bool {
+	if _, ok := below(p.cover, own); !ok && own != "" || (own == "") != (p.cover == "") {
+		return false
+	}
+	return p.size == size || p.resize(size) == nil
+}
+
+// resize gives the file system another bound.
+func (p *Private) resize(size int64) error {
+	if size == 0 {
+		return errors.New("cannot lift the bound of a file system")
+	}
+	fs, err := unix.Fspick(int(p.root.Fd()), "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "size", sizeOption(size)); err != nil {
+		return err
+	}
+	if err := unix.FsconfigReconfigure(fs); err != nil {
+		return err
+	}
+	p.size = size
+	return nil
+}
+
+// sweepMax is the number of inodes up to which it is cheaper to remove what a program left than to begin anew.
+const sweepMax = 100
+
+// count notes how many inodes there are before the first program.
+func (p *Private) count() {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(p.root.Fd()), &st) == nil && st.Files > 0 {
+		p.used, p.sweepable = st.Files-st.Ffree, true
+	}
+}
+
+// sweep removes what the program left, and reports whether everything is as it was before the first one: to the last inode and
+// block, so that what has no name any more and is held from elsewhere shows, too.
+func (p *Private) sweep() bool {
+	var st unix.Statfs_t
+	if !p.sweepable || unix.Fstatfs(int(p.root.Fd()), &st) != nil {
+		return false
+	}
+	inodes := st.Files - st.Ffree
+	switch {
+	case inodes == p.used+uint64(len(p.furniture)) && st.Bfree == st.Blocks && p.clear():
+		return true // where there was as much as before, and all of that could be removed, there is nothing else
+	case inodes > p.used+sweepMax || !p.scour():
+		return false
+	}
+	return unix.Fstatfs(int(p.root.Fd()), &st) == nil && st.Files-st.Ffree == p.used && st.Bfree == st.Blocks
+}
+
+// clear removes the furniture, if that is all there is.
+func (p *Private) clear() bool {
+	for _, path := range slices.Backward(p.furniture) {
+		if unix.Unlinkat(int(p.root.Fd()), path, unix.AT_REMOVEDIR) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// scour removes all but the mount points.
+func (p *Private) scour() bool {
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", p.root.Fd()))
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	for _, place := range []string{ownPlace, tmpPlace, vartmpName, shmPlace} {
+		dir, err := root.Open(place)
+		if err != nil {
+			continue // where there is no directory of its own
+		}
+		entries, err := dir.ReadDir(-1)
+		dir.Close()
+		if err != nil {
+			return false
+		}
+		for _, e := range entries {
+			if path := place + "/" + e.Name(); !slices.Contains(p.points, path) && root.RemoveAll(path) != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// shows reports whether the program sees the host's file at a path: it is not behind what is private.
+func (p *Private) shows(path string) bool {
+	covers := append(p.shared, p.covers...)
+	longest := ""
+	for _, c := range covers {
+		if _, ok := below(c, path); ok && len(c) > len(longest) {
+			longest = c
+		}
+	}
+	return longest == "" || slices.Contains(p.shared, longest)
+}
+
+// share has a path of the host that lies in a temporary directory appear in the private one.
+func (p *Private) share(path string) error {
+	for _, t := range temporary {
+		rel, ok := below(t, path)
+		if !ok || rel == "." {
+			continue
+		}
+		info, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot share %s: %w", path, err)
+		}
+		if err := p.point(t, rel, info.IsDir()); err != nil {
+			return err
+		}
+		found, err := clones([]string{path})
+		if err != nil {
+			return err
+		}
+		for path, fd := range found {
+			p.trees[path] = fd
+			p.shared = append(p.shared, path)
+		}
+	}
+	return nil
+}
+
+// point makes a mount point in a temporary directory. What is above it belongs to nobody.
+func (p *Private) point(temporary, rel string, dir bool) error {
+	first, _, _ := strings.Cut(rel, "/")
+	p.points = append(p.points, map[string]string{"/tmp": tmpPlace, "/var/tmp": vartmpName, "/dev/shm": shmPlace}[temporary]+"/"+first)
+	err := mountPoint(fmt.Sprintf("/proc/self/fd/%d/%s", p.trees[temporary], rel), dir)
+	if err != nil {
+		return fmt.Errorf("cannot make a mount point for %s/%s: %w", temporary, rel, err)
+	}
+	return nil
+}
+
+// clone takes a directory of the file system as the mount for path.
+func (p *Private) clone(in *os.File, name, path string) error {
+	fd, err := unix.OpenTree(int(in.Fd()), name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("cannot take %s: %w", name, err)
+	}
+	p.trees[path] = fd
+	return nil
+}
+
+// given closes what the program has got mounted.
+func (p *Private) given() {
+	closeAll(p.trees)
+	p.trees = nil
+}
+
+// Full reports whether no room is left.
+func (p *Private) Full() bool {
+	var st unix.Statfs_t
+	if p == nil || unix.Fstatfs(int(p.root.Fd()), &st) != nil {
+		return false
+	}
+	return st.Bavail*uint64(st.Bsize) < full || st.Files > 0 && st.Ffree == 0
+}
+
+// Open opens a file of the program's own directory, by its path below it, as what it is: not through links of any kind.
+func (p *Private) Open(rel string) (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(p.root.Fd()), filepath.Join(p.dir, rel), &how)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), rel), nil
+}
+
+// Close lets go of it. Nothing of the program may be left.
+func (p *Private) Close() {
+	if p != nil && !p.spawner.keep(p) {
+		p.drop()
+	}
+}
+
+func (p *Private) drop() {
+	p.given()
+	p.room.close()
+	if p.root != nil {
+		p.root.Close()
+	}
+}
+
+// made returns the namespaces to enter, if there are any.
+func (p *Private) made() *room {
+	if p == nil {
+		return nil
+	}
+	return p.room
+}
+
+func directory(root *os.File, path string, mode, uid, gid uint32) error {
+	fd := int(root.Fd())
+	err := unix.Mkdirat(fd, path, mode)
+	if err == nil && mode&0o1022 != 0 {
+		err = unix.Fchmodat(fd, path, mode, 0) // what the umask takes
+	}
+	if err == nil && (uid != 0 || gid != 0) {
+		err = unix.Fchownat(fd, path, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make a private directory: %w", err)
+	}
+	return nil
+}
+
+// tmpfs makes a file system in memory, of at most size bytes, and mounts it nowhere.
+func tmpfs(size int64) (int, error) {
+	options := map[string]string{"mode": "0755"}
+	if size > 0 {
+		options["size"] = sizeOption(size)
+	}
+	return newMount("tmpfs", options)
+}
+
+func sizeOption(size int64) string { return strconv.FormatInt(max(size, 1<<16), 10) }
+
+func newMount(kind string, options map[string]string) (int, error) {
+	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
+	}
+	defer unix.Close(fs)
+	for key, value := range options {
+		if err := unix.FsconfigSetString(fs, key, value); err != nil {
+			return -1, fmt.Errorf("cannot make a private %s with %s=%s: %w", kind, key, value, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
+	}
+	return fd, nil
+}
+
+// Images says how file systems in files are made.
+type Images struct {
+	// Dir is where the files lie. They have no name there, but for the moment of their making.
+	Dir string
+	// Run runs a command of the host and returns when it has ended, with an error where that was no success.
+	Run func(args ...string) error
+}
+
+// mke2fs makes the file systems; it is in every distribution's base.
+const mke2fs = "mke2fs"
+
+// canMakeImages reports why no file systems in files can be made.
+func canMakeImages() error {
+	if !slices.ContainsFunc([]string{"/usr/sbin/", "/sbin/", "/usr/bin/", "/bin/"}, func(dir string) bool { return executable(dir+mke2fs) == nil }) {
+		return fmt.Errorf("cannot find %s", mke2fs)
+	}
+	f, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("cannot use loop devices: %w", err)
+	}
+	return f.Close()
+}
+
+// make makes a file system of that size in a file and mounts it nowhere. File and loop device go with the last one who uses
+// the file system.
+func (i Images) make(size int64) (fd int, err error) {
+	f, err := os.CreateTemp(i.Dir, "disk-")
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a disk: %w", err)
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	// What the file system takes for itself comes on top, so that the program has what it asked for.
+	if err := f.Truncate(size + size/50 + 4<<20); err != nil {
+		return -1, fmt.Errorf("cannot make a disk of %d bytes: %w", size, err)
+	}
+	// No journal: nobody reads it after a crash.
+	if err := i.Run(mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard",
+		f.Name()); err != nil {
+		return -1, fmt.Errorf("cannot make a disk of %d bytes: %w", size, err)
+	}
+	loop, name, err := loopDevice(f)
+	if err != nil {
+		return -1, err
+	}
+	defer loop.Close()
+	return newMount("ext4", map[string]string{"source": name})
+}
+
+// loopDevice lends a free loop device to the file, until its last user is gone.
+func loopDevice(f *os.File) (*os.File, string, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot make a disk: %w", err)
+	}
+	defer control.Close()
+	for range 64 { // somebody else may take the one that was free
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, "", fmt.Errorf("cannot find a free loop device: %w", err)
+		}
+		name := "/dev/loop" + strconv.Itoa(n)
+		loop, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			return nil, "", fmt.Errorf("cannot open a loop device: %w", err)
+		}
+		config := unix.LoopConfig{Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
+		if err == nil {
+			return loop, name, nil
+		}
+		loop.Close()
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, "", fmt.Errorf("cannot set a loop device up: %w", err)
+		}
+	}
+	return nil, "", errors.New("cannot find a free loop device: others are quicker each time")
+}

@@ -1,0 +1,117 @@
+package process
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// room are the namespaces that programs of one place enter, one after the other.
+type room struct {
+	mounts, ipc *os.File
+	// queues is the directory of POSIX message queues, tables the lists of System V's objects, of the IPC namespace.
+	queues *os.File
+	tables []*os.File
+}
+
+// here returns the namespaces of the calling thread.
+func here() (*room, error) {
+	r := &room{}
+	var err error
+	if r.mounts, err = os.Open("/proc/thread-self/ns/mnt"); err == nil {
+		r.ipc, err = os.Open("/proc/thread-self/ns/ipc")
+	}
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("cannot hold a namespace: %w", err)
+	}
+	return r, nil
+}
+
+// newRoom makes namespaces with the trees mounted. The calling thread makes them and returns home.
+func newRoom(trees map[string]int, home *room) (*room, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC); err != nil {
+		return nil, fmt.Errorf("cannot make namespaces: %w", err)
+	}
+	defer func() {
+		for kind, f := range map[int]*os.File{unix.CLONE_NEWNS: home.mounts, unix.CLONE_NEWIPC: home.ipc} {
+			if err := unix.Setns(int(f.Fd()), kind); err != nil {
+				panic(fmt.Sprintf("cannot return to a namespace: %v", err)) // the thread would show programs what is not theirs
+			}
+		}
+	}()
+	if err := attach(trees); err != nil {
+		return nil, err
+	}
+	r, err := here()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.watch(); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// watch opens what tells whether the IPC namespace is empty. Such files show the namespace of who opened them.
+func (r *room) watch() error {
+	for _, name := range []string{"shm", "msg", "sem"} {
+		f, err := os.Open("/proc/sysvipc/" + name)
+		if os.IsNotExist(err) {
+			continue // a kernel without
+		}
+		if err != nil {
+			return fmt.Errorf("cannot watch an IPC namespace: %w", err)
+		}
+		r.tables = append(r.tables, f)
+	}
+	mount, err := newMount("mqueue", nil)
+	if err != nil {
+		return nil // a kernel without
+	}
+	defer unix.Close(mount)
+	fd, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot watch an IPC namespace: %w", err)
+	}
+	r.queues = os.NewFile(uintptr(fd), "mqueue")
+	return nil
+}
+
+// empty reports whether the programs have left nothing in the IPC namespace.
+func (r *room) empty() bool {
+	b := make([]byte, 1024)
+	for _, f := range r.tables {
+		// The first line names the columns.
+		n, err := f.ReadAt(b, 0)
+		if n == 0 || n == len(b) || b[n-1] != '\n' || (err != nil && n == 0) {
+			return false
+		}
+		for _, c := range b[:n-1] {
+			if c == '\n' {
+				return false
+			}
+		}
+	}
+	if r.queues == nil {
+		return true
+	}
+	if _, err := r.queues.Seek(0, 0); err != nil {
+		return false
+	}
+	names, err := r.queues.Readdirnames(1)
+	return len(names) == 0 && err != nil
+}
+
+func (r *room) close() {
+	if r == nil {
+		return
+	}
+	for _, f := range append(r.tables, r.mounts, r.ipc, r.queues) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

@@ -1,0 +1,446 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Program is what to fork.
+type Program struct {
+	// Args is the argument vector; Args[0] is looked up in the PATH of Env when it holds no slash.
+	Args []string
+	// Env is the whole environment.
+	Env []string
+	// Dir is the working directory.
+	Dir string
+	// Files become the descriptors 0, 1 and 2.
+	Files [3]*os.File
+	// Cgroup is the directory of the version 2 control group to be born in, or nil.
+	Cgroup *os.File
+	// Join are opened files to which the child writes that it joins, before it is the program: of version 1 control groups.
+	Join []*os.File
+	// Place is a small number that no program beside this one has. It chooses the user.
+	Place int
+	// Private is what Spawner.Private made for it, or nil.
+	Private *Private
+	// NoNetwork gives it a network of its own.
+	NoNetwork bool
+}
+
+// Spawner forks programs.
+type Spawner struct {
+	policy Policy
+	jobs   chan job
+	wg     sync.WaitGroup
+
+	files       unix.Rlimit
+	filter      []syscall.SockFilter
+	ruleset     *os.File
+	changesUser bool
+	separates   bool  // namespaces can be made
+	disks       bool  // file systems in files can be made
+	home        *room // where the threads are
+	missing     []Missing
+
+	mu     sync.Mutex
+	closed bool
+	places map[int]*Private // for the next program, by place
+}
+
+// Missing is a part of the policy that this host does not allow.
+type Missing struct {
+	Part string
+	Err  error
+}
+
+// Parts of a policy, as Spawner.Effective names them.
+const (
+	PartUser    = "own user"
+	PartMounts  = "private file system"
+	PartIPC     = "private IPC"
+	PartNetwork = "network off"
+	PartDisk    = "disk limit"
+	PartSeccomp = "system call filter"
+	PartDomain  = "landlock domain"
+	PartRights  = "no new privileges"
+)
+
+type job struct {
+	child *child
+	do    func() error // instead of a child
+	reply chan<- result
+}
+
+type result struct {
+	pid int
+	err error
+}
+
+// NewSpawner starts n threads that fork, confined by the policy as far as the host allows: Effective and Missing tell. They
+// must not end while a program lives that is to die with its parent: Close kills.
+func NewSpawner(n int, p Policy) (*Spawner, error) {
+	s := &Spawner{policy: p, jobs: make(chan job), places: map[int]*Private{}}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &s.files); err != nil {
+		return nil, fmt.Errorf("cannot read the limit of open files: %w", err)
+	}
+	if !p.Off {
+		s.look()
+	}
+	ready := make(chan error)
+	for n > 0 {
+		s.wg.Go(func() { s.serve(ready) })
+		err := <-ready
+		switch {
+		case err == nil:
+			n--
+		case s.separates:
+			s.separates, s.disks = false, false // and once more without, on another thread
+			s.missing = append(s.missing, Missing{PartMounts, err})
+		default:
+			s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Probe finds out what of a policy this host allows, as NewSpawner would.
+func Probe(p Policy) (effective []string, missing []Missing, err error) {
+	s, err := NewSpawner(1, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.Close()
+	return s.Effective(), s.Missing(), nil
+}
+
+// look finds out what of the policy can be had.
+func (s *Spawner) look() {
+	var err error
+	lacks := func(part string, err error) { s.missing = append(s.missing, Missing{part, err}) }
+	// Mounts need more than these; that is tried.
+	if err := capable(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN); err != nil {
+		lacks(PartUser, err)
+	} else {
+		s.changesUser = s.policy.Users.Count > 0
+	}
+	if err := capable(unix.CAP_SYS_ADMIN); err != nil {
+		lacks(PartMounts, err)
+	} else {
+		s.separates = true
+	}
+	if s.disks = s.separates; s.disks {
+		if err := canMakeImages(); err != nil {
+			s.disks = false
+			lacks(PartDisk, err)
+		}
+	}
+	if s.filter, err = filter(); err != nil {
+		lacks(PartSeccomp, err)
+	}
+	if s.ruleset, err = domain(); err != nil {
+		lacks(PartDomain, err)
+	}
+}
+
+// capable reports which of the capabilities this process lacks.
+func capable(need ...int) error {
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return fmt.Errorf("cannot find out our capabilities: %w", err)
+	}
+	for _, c := range need {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			return fmt.Errorf("cannot do without capability %d (capabilities(7)), which root has unless a container runs without it", c)
+		}
+	}
+	return nil
+}
+
+// serve forks on a thread of its own. Never unlocked: the thread ends with the goroutine, and with it all that it forked.
+func (s *Spawner) serve(ready chan<- error) {
+	runtime.LockOSThread()
+	err := s.confine()
+	ready <- err
+	if err != nil {
+		return // a thread in between is of no use
+	}
+	for j := range s.jobs {
+		if j.do != nil {
+			j.reply <- result{err: j.do()}
+			continue
+		}
+		pid, err := j.child.start()
+		j.reply <- result{pid, err}
+	}
+}
+
+// confine prepares the calling thread: what belongs to a thread and is inherited is set once, here. Whatever the programs'
+// user, they can gain no right by executing something.
+func (s *Spawner) confine() error {
+	if s.policy.Off {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot forbid new privileges: %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
+		// Fails for those that this kernel does not know.
+		_ = unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+	}
+	if !s.separates {
+		return nil
+	}
+	if s.home != nil {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("cannot separate a thread: %w", err)
+		}
+		return unix.Setns(int(s.home.mounts.Fd()), unix.CLONE_NEWNS)
+	}
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("cannot make a mount namespace: %w", err)
+	}
+	if err := view(&s.policy); err != nil {
+		return err
+	}
+	var err error
+	s.home, err = here()
+	return err
+}
+
+// Close ends the threads, and with them every program that they forked and that still runs.
+func (s *Spawner) Close() {
+	close(s.jobs)
+	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, p := range s.places {
+		p.drop()
+	}
+	s.home.close()
+	if s.ruleset != nil {
+		s.ruleset.Close()
+	}
+}
+
+// Effective names what of the policy holds.
+func (s *Spawner) Effective() []string {
+	if s.policy.Off {
+		return nil
+	}
+	parts := []string{PartRights}
+	for _, p := range []struct {
+		name string
+		on   bool
+	}{{PartUser, s.changesUser}, {PartMounts, s.separates}, {PartIPC, s.separates}, {PartNetwork, s.separates}, {PartDisk, s.disks}, {PartSeccomp, s.filter != nil}, {PartDomain, s.ruleset != nil}} {
+		if p.on {
+			parts = append(parts, p.name)
+		}
+	}
+	return parts
+}
+
+// Missing says what of the policy does not hold on this host, and why.
+func (s *Spawner) Missing() []Missing { return s.missing }
+
+// Private makes what a program has of the file system to itself; nil where the host does not allow that. own is the path
+// of its own directory, memory and disk are its limits in bytes. The caller closes it when nothing of the program is left.
+func (s *Spawner) Private(own string, place int, memory, disk int64, images Images) (*Private, error) {
+	if !s.separates {
+		return nil, nil
+	}
+	uid, gid := s.policy.Users.of(place)
+	size := memory / 2
+	if disk == 0 {
+		if p := s.kept(place); p != nil {
+			if p.fits(own, size) && p.furnish(own, uid, gid) == nil {
+				return p, nil
+			}
+			p.drop()
+		}
+	}
+	p, err := newPrivate(own, s.policy.Hidden, size, disk, images)
+	if err != nil {
+		return nil, err
+	}
+	p.spawner, p.place = s, place
+	for _, path := range s.policy.Writable {
+		if err := p.share(path); err != nil {
+			p.drop()
+			return nil, err
+		}
+	}
+	if disk == 0 {
+		if err := s.mount(p); err != nil {
+			p.drop()
+			return nil, err
+		}
+		p.count()
+	}
+	if err := p.furnish(own, uid, gid); err != nil {
+		p.drop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// kept takes what the program before left at a place.
+func (s *Spawner) kept(place int) *Private {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.places[place]
+	delete(s.places, place)
+	return p
+}
+
+// keep keeps a private part for the next program of its place, if it is as good as new.
+func (s *Spawner) keep(p *Private) bool {
+	if p.room == nil || !p.room.empty() || !p.sweep() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.places[p.place] != nil {
+		return false
+	}
+	s.places[p.place] = p
+	return true
+}
+
+// mount makes the namespaces with the private part mounted, on one of the threads.
+func (s *Spawner) mount(p *Private) error {
+	reply := make(chan result, 1)
+	s.jobs <- job{reply: reply, do: func() (err error) {
+		p.room, err = newRoom(p.trees, s.home)
+		return err
+	}}
+	err := (<-reply).err
+	p.given()
+	return err
+}
+
+// Own gives a directory of the host, with what is in it, to the user of a program. It is for hosts without private file
+// systems.
+func (s *Spawner) Own(dir string, place int) error {
+	if !s.changesUser {
+		return nil
+	}
+	uid, gid := s.policy.Users.of(place)
+	entries, err := os.ReadDir(dir)
+	if err == nil {
+		err = os.Lchown(dir, int(uid), int(gid))
+	}
+	for _, e := range entries {
+		if err == nil {
+			err = os.Lchown(dir+"/"+e.Name(), int(uid), int(gid))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot give the program its directory: %w", err)
+	}
+	return nil
+}
+
+// StartError says why a program could not be started: the program's fault, or its producer's.
+type StartError struct{ reason string }
+
+func (e *StartError) Error() string { return e.reason }
+
+// Start forks the program in a session of its own, to be killed with its parent, and returns its PID once it runs. The
+// caller reaps it. The error is a *StartError where the program cannot be started as it is described; any other one is
+// the host's.
+func (s *Spawner) Start(p *Program) (pid int, err error) {
+	path, err := lookPath(p.Args[0], p.Env, p.Dir, p.Private)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.give(p); err != nil {
+		return 0, err
+	}
+	c := &child{cgroup: -1}
+	if p.Cgroup != nil {
+		c.cgroup = int(p.Cgroup.Fd())
+	}
+	s.prepare(c, p, path)
+	reply := make(chan result, 1)
+	s.jobs <- job{child: c, reply: reply}
+	r := <-reply
+	runtime.KeepAlive(p)
+	if p.Private != nil {
+		p.Private.given()
+	}
+	if r.err == nil {
+		return r.pid, nil
+	}
+	return 0, classify(p, path, r.err)
+}
+
+// give lets the program's user open its standard files anew, by the names /dev/stdin, /dev/stdout and /dev/stderr: its pipes
+// are its own, and the file that it reads its group's, so that it cannot write there.
+func (s *Spawner) give(p *Program) error {
+	if !s.changesUser {
+		return nil
+	}
+	uid, gid := s.policy.Users.of(p.Place)
+	for _, f := range p.Files {
+		info, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("cannot look at a standard file: %w", err)
+		}
+		switch info.Mode().Type() {
+		case os.ModeNamedPipe:
+			err = f.Chown(int(uid), int(gid))
+		case 0:
+			if err = f.Chown(0, int(gid)); err == nil {
+				err = f.Chmod(0o640)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("cannot give the program its standard files: %w", err)
+		}
+	}
+	return nil
+}
+
+// classify tells what the program is to blame for from what the host is.
+func classify(p *Program, path string, err error) error {
+	name := p.Args[0]
+	var failed *stepError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if failed.step == unix.SYS_CHDIR {
+		return &StartError{fmt.Sprintf("cannot start in the working directory %s: %v", p.Dir, reason(failed.errno))}
+	}
+	if failed.step == unix.SYS_EXECVE {
+		switch failed.errno {
+		case syscall.ENOENT:
+			if p.Private != nil && !p.Private.shows(path) {
+				return &StartError{fmt.Sprintf("cannot start %s: %s is not to be seen from within the sandbox", name, path)}
+			}
+			// The file is there: its interpreter is what lacks.
+			return &StartError{fmt.Sprintf("cannot start %s: the interpreter that %s names does not exist", name, path)}
+		case syscall.E2BIG:
+			return &StartError{fmt.Sprintf("cannot start %s: its arguments and environment are longer than the kernel takes", name)}
+		case syscall.ENOEXEC:
+			return &StartError{fmt.Sprintf("cannot start %s: %s is neither a program for this machine nor a script with a #! line", name, path)}
+		case syscall.EACCES:
+			return &StartError{fmt.Sprintf("cannot start %s: the worker's user may not execute %s", name, path)}
+		}
+		if slices.Contains([]syscall.Errno{syscall.EPERM, syscall.ELOOP, syscall.ENOTDIR, syscall.ETXTBSY, syscall.ENAMETOOLONG}, failed.errno) {
+			return &StartError{fmt.Sprintf("cannot start %s: %v", name, failed.errno)}
+		}
+	}
+	return fmt.Errorf("cannot start a process for %s: %w", name, err)
+}

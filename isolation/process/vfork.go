@@ -1,0 +1,175 @@
+package process
+
+import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is one system call that a child makes between its birth and its program.
+type step struct {
+	trap uintptr
+	args [5]uintptr
+	// what names the step in an error.
+	what string
+	// use has the result of the step before as the first argument.
+	use bool
+	// may says that it may fail.
+	may bool
+	// want is what it must return, where exact is set.
+	want  uintptr
+	exact bool
+}
+
+// child is a process to be born: its clone flags, its control group, and what it does before it is the program. The last
+// step is execve.
+type child struct {
+	flags  uint64
+	cgroup int // descriptor of a version 2 group to be born in, or -1
+	steps  []step
+	keep   []any // what the steps point to
+	// failed is the index of the step that failed, errno its error; written by the child, whose memory is ours.
+	failed int
+	errno  syscall.Errno
+}
+
+// stepError says which step of a child failed.
+type stepError struct {
+	what  string
+	step  uintptr // the number of the system call
+	errno syscall.Errno
+}
+
+func (e *stepError) Error() string { return "cannot " + e.what + ": " + e.errno.Error() }
+func (e *stepError) Unwrap() error { return e.errno }
+
+// The runtime's own preparations for a fork. The runtime keeps these three for callers outside of the standard library (see
+// the notes beside them, which name gVisor, and go.dev/issue/67401).
+//
+//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
+func runtimeBeforeFork()
+
+//go:linkname runtimeAfterFork syscall.runtime_AfterFork
+func runtimeAfterFork()
+
+//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
+func runtimeAfterForkInChild()
+
+// vforkSyscall makes a system call that returns twice on one stack.
+func vforkSyscall(trap, a1, a2 uintptr) (r1, errno uintptr)
+
+// cloneArgs are clone3's arguments, see clone(2).
+type cloneArgs struct {
+	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// birth is the reserved flag bits' part of clone flags: the child uses our memory, and we stand still until it is a program
+// of its own or has ended.
+const birth = unix.CLONE_VM | unix.CLONE_VFORK
+
+// start gives birth to the child and returns its PID once its program runs.
+func (c *child) start() (int, error) {
+	args := &cloneArgs{flags: c.flags | birth, exitSignal: uint64(syscall.SIGCHLD)}
+	if c.cgroup >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(c.cgroup)
+	}
+	c.failed = -1
+	// Without syscall.ForkLock, so that threads fork side by side: what it guards, descriptors between their birth and their
+	// close-on-exec flag, is none of the Linux library's, and the child marks them all itself.
+	pid, errno := vfork(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), c)
+	runtimeAfterFork()
+	runtime.KeepAlive(args)
+	runtime.KeepAlive(c.keep)
+	if errno == uintptr(unix.ENOSYS) && c.cgroup < 0 {
+		// A filter around us, or an old kernel, has no clone3.
+		pid, errno = vfork(unix.SYS_CLONE, uintptr(c.flags|birth)|uintptr(syscall.SIGCHLD), 0, c)
+		runtimeAfterFork()
+	}
+	if errno != 0 {
+		return 0, &stepError{what: "fork", step: unix.SYS_CLONE, errno: syscall.Errno(errno)}
+	}
+	if c.failed >= 0 {
+		var status syscall.WaitStatus
+		for {
+			if _, err := syscall.Wait4(int(pid), &status, 0, nil); err != syscall.EINTR {
+				break
+			}
+		}
+		s := &c.steps[c.failed]
+		return 0, &stepError{what: s.what, step: s.trap, errno: c.errno}
+	}
+	return int(pid), nil
+}
+
+// vfork clones and, in the child, walks the steps. Between the clone and the program the child must not allocate, grow
+// its stack, take a lock or be instrumented: it makes system calls and nothing else. It is a function of its own, not
+// inlined, so that what the child does to this frame does not matter to the parent, which leaves it at once.
+//
+//go:noinline
+//go:norace
+//go:nocheckptr
+func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
+	var (
+		i    int
+		s    *step
+		r    uintptr
+		last uintptr
+		e    syscall.Errno
+	)
+	runtimeBeforeFork()
+	pid, errno = vforkSyscall(trap, a1, a2)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	runtimeAfterForkInChild()
+	for i = range c.steps {
+		s = &c.steps[i]
+		if s.use {
+			s.args[0] = last
+		}
+		r, _, e = syscall.RawSyscall6(s.trap, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], 0)
+		if (e != 0 && !s.may) || (s.exact && r != s.want) {
+			c.failed, c.errno = i, e
+			break
+		}
+		last = r
+	}
+	for {
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 253, 0, 0)
+	}
+}
+
+// add appends a step that must succeed.
+func (c *child) add(what string, trap uintptr, args ...uintptr) *step {
+	s := step{trap: trap, what: what}
+	copy(s.args[:], args)
+	c.steps = append(c.steps, s)
+	return &c.steps[len(c.steps)-1]
+}
+
+// text returns the address of a C string that lives as long as the child's steps.
+func (c *child) text(s string) uintptr {
+	b := append([]byte(s), 0)
+	c.keep = append(c.keep, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+// vector returns the address of a NULL-terminated array of C strings.
+func (c *child) vector(list []string) uintptr {
+	v := make([]*byte, len(list)+1)
+	for i, s := range list {
+		b := append([]byte(s), 0)
+		v[i] = &b[0]
+	}
+	c.keep = append(c.keep, v)
+	return uintptr(unsafe.Pointer(&v[0]))
+}
+
+// address returns the address of what p points to, which must be on the heap and lives as long as the child's steps.
+func address[T any](c *child, p *T) uintptr {
+	c.keep = append(c.keep, p)
+	return uintptr(unsafe.Pointer(p))
+}

@@ -1,0 +1,173 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation"
+)
+
+// What a fence holds back, if the limits of what is tested in it do not.
+const (
+	fenceMemory = 1 << 30
+	fencePIDs   = 1000
+)
+
+// fence makes a control group with limits on memory and processes, and has the bench's keeper started in it. Hostile
+// programs are run only so: what gets out of its own limits must not get at the machine.
+func (b *bench) fence() {
+	b.t.Helper()
+	name := fmt.Sprintf("mayfly-fence-%d-%d", os.Getpid(), time.Now().UnixNano())
+	own, path2, err := cgroups.ParseCgroupFileUnified("/proc/self/cgroup")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var joins []string
+	put := func(dir string, values map[string]string) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			b.t.Skipf("no fence can be made: %v", err)
+		}
+		b.t.Cleanup(func() { removeFence(b.t, dir) })
+		for file, value := range values {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
+				b.t.Fatalf("no fence can be made: %v", err)
+			}
+		}
+		joins = append(joins, filepath.Join(dir, "cgroup.procs"))
+	}
+	memory, pids := strconv.Itoa(fenceMemory), strconv.Itoa(fencePIDs)
+	if cgroups.Mode() == cgroups.Unified {
+		top := "/sys/fs/cgroup"
+		if err := os.WriteFile(top+"/cgroup.subtree_control", []byte("+memory +pids +cpu +cpuset"), 0); err != nil {
+			b.t.Skipf("no fence can be made: %v", err)
+		}
+		put(filepath.Join(top, name), map[string]string{"memory.max": memory, "memory.swap.max": "0", "pids.max": pids})
+	} else {
+		put(filepath.Join("/sys/fs/cgroup/memory", own["memory"], name), map[string]string{"memory.limit_in_bytes": memory})
+		put(filepath.Join("/sys/fs/cgroup/pids", own["pids"], name), map[string]string{"pids.max": pids})
+		put(filepath.Join("/sys/fs/cgroup/unified", path2, name), nil)
+	}
+	b.Close()
+	enter := "for f in " + strings.Join(joins, " ") + "; do echo $$ >$f || exit 1; done; exec /proc/" + strconv.Itoa(os.Getpid()) + `/exe "$@"`
+	c := b.config
+	c.Argv = []string{"/bin/sh", "-c", enter, "keeper"}
+	b.Client = New(c)
+}
+
+// removeFence waits until a fence is empty, kills what is left after a while, and removes it.
+func removeFence(t testing.TB, dir string) {
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		left, _ := filepath.Glob(dir + "/*/cgroup.procs")
+		for _, file := range left {
+			os.Remove(filepath.Dir(file))
+		}
+		if err = os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			return
+		}
+	}
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for pid := range strings.FieldsSeq(string(text)) {
+		if n, err := strconv.Atoi(pid); err == nil {
+			_ = unix.Kill(n, unix.SIGKILL)
+		}
+	}
+	t.Errorf("the fence is not empty: %v, processes %s", err, text)
+}
+
+// TestHostile runs programs that take what they can and defend themselves. Each ends within its limits, and nothing of it is left.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	b.fence()
+	for name, script := range map[string]string{
+		"fork-bomb":      `f() { f | f & }; f; sleep 600`,
+		"detached":       "setsid -f sleep 600; setsid -f sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1; done'",
+		"double-fork":    "(setsid sh -c 'sleep 600 & sleep 600 &' &) ",
+		"stopped":        "sh -c 'kill -STOP $$; sleep 600' & sleep 0.1; kill -STOP $$",
+		"respawns":       "r() { trap r TERM EXIT; sh -c 'sleep 0.01' & wait; r & sleep 600; }; r",
+		"deaf":           "trap '' TERM HUP INT QUIT USR1; sleep 600 & while :; do wait; done",
+		"many-files":     "i=0; while touch /tmp/$i 2>/dev/null; do i=$((i+1)); test $i -gt 3000 && break; done; sleep 600",
+		"wide-processes": "for i in $(seq 1 200); do sleep 600 2>/dev/null & done; wait",
+	} {
+		e, _ := b.shell(name, script, func(s *isolation.Spec) { s.Timeout, s.Grace = 300*time.Millisecond, 100*time.Millisecond })
+		if e.Left != "" || e.Lost || e.StartError != "" {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
+
+// TestProcessLimit counts the processes that a program can have.
+func TestProcessLimit(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	b.fence()
+	_, out := b.shell("pids", "for i in $(seq 1 20); do sleep 600 >/dev/null & echo began; done 2>/dev/null | grep -c began", func(s *isolation.Spec) { s.Limits.PIDs = 8 })
+	// The shell, its part of the pipe, and grep; the rest could begin. The shell ends the loop at the first that cannot.
+	if n := strings.TrimSpace(out); n != "5" {
+		t.Errorf("%q began beside three others within 8", out)
+	}
+}
+
+// TestMemoryLimit goes beyond it in several ways.
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	b.fence()
+	const hog = "head -c 200M /dev/zero | tail -c 200M >/dev/null"
+	groups := cgroups.Mode() == cgroups.Unified // where all die together
+	e, _ := b.shell("leader", "exec dd if=/dev/zero of=/dev/null bs=200M count=1")
+	if e.Signal != 9 || e.OOMKills < 1 || e.Killed {
+		t.Errorf("the leader: %+v", e)
+	}
+	e, _ = b.shell("child", hog)
+	if e.OOMKills < 1 || (e.Code != 137) != groups {
+		t.Errorf("a child: %+v", e)
+	}
+	e, out := b.shell("survives", hog+"; echo survived")
+	if e.OOMKills < 1 || strings.Contains(out, "survived\n") == groups {
+		t.Errorf("a child, survived: %q, %+v", out, e)
+	}
+	e, _ = b.shell("within", "head -c 40M /dev/zero | tail -c 40M >/dev/null")
+	if e.Code != 0 || e.OOMKills != 0 || e.MemoryPeak < 40<<20 || e.MemoryPeak > 64<<20 {
+		t.Errorf("within: %+v", e)
+	}
+	e, _ = b.shell("after", "true")
+	if e.Code != 0 || e.OOMKills != 0 || e.MemoryPeak > 16<<20 {
+		t.Errorf("the next one in the same group: %+v", e)
+	}
+}
+
+// TestProcessorLimits looks at which processors a program may use, and how much of them it gets.
+func TestProcessorLimits(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	_, out := b.shell("pinned", "grep Cpus_allowed_list /proc/self/status | cut -f2", func(s *isolation.Spec) { s.Limits.Cores = []int{1} })
+	if out != "1\n" {
+		t.Errorf("pinned to 1: %q", out)
+	}
+	var here unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &here); err != nil {
+		t.Fatal(err)
+	}
+	_, out = b.shell("free", "nproc")
+	if out != fmt.Sprintln(here.Count()) {
+		t.Errorf("not pinned: %q of %d", out, here.Count())
+	}
+	// A tenth of a core for as long as it takes to use 50 ms of it: 100 ms each period, of which it gets 10.
+	e, _ := b.shell("tenth", "while :; do :; done", func(s *isolation.Spec) {
+		s.Limits.MilliCPU, s.Timeout, s.Grace = 100, 500*time.Millisecond, 0
+	})
+	if e.CPU > 150*time.Millisecond || e.CPU < 10*time.Millisecond {
+		t.Errorf("a tenth of a core for half a second: %v", e.CPU)
+	}
+}
