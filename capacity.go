@@ -42,7 +42,56 @@ func detectCapacity(c *config) (manager.Capacity, error) {
 		}
 		disk = max(0, int64(fs.Bavail)*fs.Bsize-int64(c.ReservedDsk))
 	}
-	return manager.Capacity{MilliCPU: int64(math.Round(cpus * 1000)), Memory: memory, Disk: disk}, nil
+	capacity := manager.Capacity{MilliCPU: int64(math.Round(cpus * 1000)), Memory: memory, Disk: disk}
+	if math.IsInf(cgroupCPUs(), 1) { // else our time is bounded, but not where we get it
+		capacity.Cores = lentCores(capacity.MilliCPU)
+	}
+	return capacity, nil
+}
+
+// lentCores are the processors for so many thousandths of cores: the last ones that this process may run on, as the first ones have
+// the host's own work to do. There are none where more is lent than the host has.
+func lentCores(milli int64) []manager.Core {
+	var allowed unix.CPUSet
+	if unix.SchedGetaffinity(0, &allowed) != nil {
+		return nil
+	}
+	nodes := coreNodes()
+	var list []manager.Core
+	for n := range len(allowed) * 64 {
+		if allowed.IsSet(n) {
+			list = append(list, manager.Core{Number: n, Node: nodes[n]})
+		}
+	}
+	if need := int((milli + 999) / 1000); need <= len(list) {
+		return list[len(list)-need:]
+	}
+	return nil
+}
+
+// coreNodes are the memory nodes of the processors, by number.
+func coreNodes() map[int]int {
+	nodes := map[int]int{}
+	lists, _ := filepath.Glob("/sys/devices/system/node/node[0-9]*/cpulist")
+	for _, path := range lists {
+		var node int
+		if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(path)), "node%d", &node); err != nil {
+			continue
+		}
+		text, _ := os.ReadFile(path)
+		for _, part := range strings.Split(strings.TrimSpace(string(text)), ",") {
+			var first, last int
+			if n, _ := fmt.Sscanf(part, "%d-%d", &first, &last); n == 1 {
+				last = first
+			} else if n == 0 {
+				continue
+			}
+			for core := first; core <= last; core++ {
+				nodes[core] = node
+			}
+		}
+	}
+	return nodes
 }
 
 // totalMemory is the machine's memory in bytes, or the limit of our cgroup where that is less.

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/isolation/cgroup"
+	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/rabbit"
 	"github.com/mayfly/mayfly/queue/tasktype"
@@ -71,9 +75,10 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 		}
 		list = append(list, checkBroker(ctx, c))
 	}
-	_, err = cgroup.Find(fmt.Sprintf("mayfly-check-%d", os.Getpid()))
-	add("control groups", err, "version 2, writable: a worker's processes are held together by the kernel",
-		"mount cgroup2 and run as root (or in a delegated unit); without it, processes that hide from their parent are found by session and environment only")
+	list = append(list, checkGroups()...)
+	if err == nil {
+		list = append(list, checkConfinement(c)...)
+	}
 	add("kernel", nil, kernel()+", "+runtime.GOARCH, "")
 
 	ok = true
@@ -81,6 +86,62 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 		ok = ok && f.OK
 	}
 	return ok, printFindings(w, list, asJSON)
+}
+
+// checkGroups looks at what limits hold here.
+func checkGroups() []finding {
+	const what = "control groups"
+	root, err := cgroup.Find(fmt.Sprintf("mayfly-check-%d", os.Getpid()))
+	if err != nil {
+		return []finding{{What: what, Detail: err.Error(), Remedy: "run as root, as a systemd service with Delegate=yes, or in a container with --privileged or a writable /sys/fs/cgroup; " +
+			"without them no limit holds, and processes that hide from their parent are found by session and environment only"}}
+	}
+	defer root.Close()
+	list := []finding{{What: what, OK: true, Detail: fmt.Sprintf("%s; limits hold on %s", root.Mode(), strings.Join(root.Controllers(), ", "))}}
+	lacking := root.Lacking()
+	for _, part := range slices.Sorted(maps.Keys(lacking)) {
+		f := finding{What: "limits on " + part, Detail: lacking[part].Error(), Remedy: "run as a systemd service with Delegate=yes"}
+		if root.Mode() != "unified" {
+			f.Remedy = "mount the controller, or boot with systemd.unified_cgroup_hierarchy=1"
+		}
+		// Weights of disk traffic are a courtesy between workers; the others are bounds.
+		f.OK = part == "io" || part == "blkio"
+		list = append(list, f)
+	}
+	return list
+}
+
+// checkConfinement looks at how far workers can be confined here.
+func checkConfinement(c *config) []finding {
+	const what = "confinement"
+	policy, err := c.policy()
+	if err != nil {
+		return []finding{{What: what, Detail: err.Error()}}
+	}
+	if policy.Off {
+		return []finding{{What: what, OK: true, Detail: "off (MAYFLY_SANDBOX=off): workers can do all that the manager can"}}
+	}
+	if err := passable(c.StateDir, policy); err != nil {
+		return []finding{{What: what, Detail: err.Error(), Remedy: "mkdir -p /var/lib/mayfly, and unset MAYFLY_STATE_DIR"}}
+	}
+	effective, missing, err := process.Probe(policy)
+	if err != nil {
+		return []finding{{What: what, Detail: err.Error(), Remedy: "set MAYFLY_SANDBOX=off where all tasks are trusted"}}
+	}
+	list := []finding{{What: what, OK: true, Detail: strings.Join(effective, ", ")}}
+	for _, m := range missing {
+		list = append(list, finding{What: m.Part, Detail: m.Err.Error(), Remedy: remedies[m.Part]})
+	}
+	return list
+}
+
+// remedies say how a host gets a part of the confinement.
+var remedies = map[string]string{
+	process.PartUser:    "run as root",
+	process.PartMounts:  "run as root, with CAP_SYS_ADMIN where that is in a container; Linux 5.12 or later",
+	process.PartDisk:    "apt-get install e2fsprogs; modprobe loop; in a container, --device /dev/loop-control and --device-cgroup-rule 'b 7:* rwm'",
+	process.PartSeccomp: "a kernel with CONFIG_SECCOMP_FILTER",
+	process.PartDomain:  "Linux 5.19 or later with landlock among the security modules (boot with lsm=landlock,...)",
 }
 
 // checkBroker tries to log in to the broker, or looks at the embedded queue.

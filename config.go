@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/tasktype"
@@ -40,6 +42,7 @@ type config struct {
 	ReservedDsk size     `envconfig:"MAYFLY_RESERVED_DISK" default:"1GiB" desc:"disk space kept back for the system"`
 	Window      int      `envconfig:"MAYFLY_WINDOW" default:"0" desc:"tasks held beyond those that run; 0: twice the cores, at least 8"`
 	TaskCPUs    float64  `envconfig:"MAYFLY_TASK_CPUS" default:"1" desc:"cores of a task that asks for none"`
+	TaskPIDs    int64    `envconfig:"MAYFLY_TASK_PIDS" default:"4096" desc:"processes and threads of a task that names no pids"`
 	Timeout     duration `envconfig:"MAYFLY_TIMEOUT" default:"0" desc:"timeout of a task that names none; 0: none"`
 	Grace       duration `envconfig:"MAYFLY_GRACE" default:"10s" desc:"time between SIGTERM and SIGKILL for a task that names none"`
 	MaxAttempts int      `envconfig:"MAYFLY_MAX_ATTEMPTS" default:"1" desc:"tries of a task that names no max_attempts, 1 to 100"`
@@ -50,6 +53,10 @@ type config struct {
 	HistoryAge  duration `envconfig:"MAYFLY_HISTORY_AGE" default:"168h" desc:"how long they are remembered"`
 	Drain       duration `envconfig:"MAYFLY_DRAIN_TIMEOUT" default:"1m" desc:"how long running tasks may go on after the first SIGTERM"`
 	OnStop      string   `envconfig:"MAYFLY_ON_STOP" default:"stop" desc:"stop: at the drain timeout, stop what still runs and return it to the queue; keep: leave running workers to the keeper for the next manager"`
+	Sandbox     string   `envconfig:"MAYFLY_SANDBOX" default:"on" desc:"on: confine workers as far as this host allows; off: workers are this manager's user and see what it sees (for hosts where all tasks are trusted)"`
+	TaskUser    string   `envconfig:"MAYFLY_TASK_USER" desc:"whom workers run as: a user's name, or a range of ids as 70000-70999, of which each worker gets one; default: a range that no system uses"`
+	TaskHidden  []string `envconfig:"MAYFLY_TASK_HIDDEN" desc:"files and directories that workers do not see, beside Mayfly's own, separated by commas"`
+	TaskWrites  []string `envconfig:"MAYFLY_TASK_WRITABLE" desc:"files and directories of the host that workers may write to, as far as their user may; all else but their own is read-only"`
 	LogLevel    string   `envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat   string   `envconfig:"MAYFLY_LOG_FORMAT" default:"auto" desc:"text, json, or auto: text on a terminal, JSON otherwise"`
 }
@@ -193,6 +200,15 @@ func (c *config) check() error {
 	if !(c.TaskCPUs > 0) || c.TaskCPUs > 65536 {
 		return wrong("TASK_CPUS", c.TaskCPUs, "it is a positive number of cores")
 	}
+	if c.TaskPIDs < 1 || c.TaskPIDs > 4<<20 {
+		return wrong("TASK_PIDS", c.TaskPIDs, "it is 1 to 4194304")
+	}
+	if c.Sandbox != "on" && c.Sandbox != "off" {
+		return wrong("SANDBOX", c.Sandbox, "it is on or off")
+	}
+	if _, err := c.policy(); err != nil {
+		return err
+	}
 	if c.Window < 0 || c.Window > 10000 {
 		return wrong("WINDOW", c.Window, "it is 0 to 10000")
 	}
@@ -233,16 +249,39 @@ func printVariables(w io.Writer) {
 	_ = tab.Flush()
 }
 
+// policy is the part of the configuration that confines workers.
+func (c *config) policy() (process.Policy, error) {
+	users, err := process.ParseUsers(c.TaskUser)
+	if err != nil {
+		return process.Policy{}, fmt.Errorf("cannot use MAYFLY_TASK_USER: %w", err)
+	}
+	p := process.Policy{Off: c.Sandbox == "off", Users: users, Writable: c.TaskWrites,
+		Hidden: slices.Concat([]string{c.StateDir, "/etc/mayfly"}, c.TaskHidden)}
+	for _, secret := range []string{c.AMQPKey, c.Socket, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rabbitmq"} {
+		if secret != "" && !strings.HasPrefix(secret, "/run/") {
+			p.Hidden = append(p.Hidden, secret)
+		}
+	}
+	for name, list := range map[string][]string{"HIDDEN": c.TaskHidden, "WRITABLE": c.TaskWrites} {
+		for _, path := range list {
+			if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+				return p, fmt.Errorf("cannot use MAYFLY_TASK_%s=%q: %q is no absolute path without dots and doubled or final slashes", name, strings.Join(list, ","), path)
+			}
+		}
+	}
+	return p, nil
+}
+
 // manager is the part of the configuration that the manager decides by.
-func (c *config) manager(capacity manager.Capacity) manager.Config {
+func (c *config) manager(capacity manager.Capacity, cannot manager.Cannot) manager.Config {
 	window := c.Window
 	if window == 0 {
 		window = max(8, 2*int(capacity.MilliCPU/1000))
 	}
 	return manager.Config{
 		Host: c.Host, Version: version, Pools: c.Pools, Capacity: capacity, Window: window,
-		DrainTimeout: time.Duration(c.Drain), OnStop: manager.OnStop(c.OnStop), Alone: c.AMQPURL == "",
-		Defaults: manager.Defaults{MilliCPU: max(1, int64(c.TaskCPUs*1000)), Timeout: time.Duration(c.Timeout),
+		DrainTimeout: time.Duration(c.Drain), OnStop: manager.OnStop(c.OnStop), Alone: c.AMQPURL == "", Cannot: cannot,
+		Defaults: manager.Defaults{MilliCPU: max(1, int64(c.TaskCPUs*1000)), PIDs: c.TaskPIDs, Timeout: time.Duration(c.Timeout),
 			Grace: time.Duration(c.Grace), MaxAttempts: c.MaxAttempts, Backoff: time.Duration(c.Backoff)},
 	}
 }

@@ -58,7 +58,7 @@ func run(ctx context.Context) error {
 	debug.SetGCPercent(50)
 
 	// One manager a state directory: all that follows relies on it.
-	if err := os.MkdirAll(filepath.Join(c.StateDir, "attempts"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(c.StateDir, "attempts"), 0o711); err != nil {
 		return fmt.Errorf("cannot make the state directory MAYFLY_STATE_DIR=%s: %w", c.StateDir, err)
 	}
 	unlock, err := lockState(c.StateDir)
@@ -89,10 +89,23 @@ func run(ctx context.Context) error {
 	}
 
 	// Workers are children of the keeper, which outlives us; each has a directory of its own.
-	sandbox := keeper.New(keeper.Config{Dir: c.StateDir, Argv: []string{"/proc/self/exe", "keeper"}, Log: log})
+	policy, err := c.policy()
+	if err != nil {
+		return err
+	}
+	if err := passable(c.StateDir, policy); err != nil {
+		return err
+	}
+	cannot, err := confinement(policy, log)
+	if err != nil {
+		return err
+	}
+	var m *manager.Manager
+	sandbox := keeper.New(keeper.Config{Dir: c.StateDir, Argv: []string{"/proc/self/exe", "keeper"}, Policy: policy, Log: log,
+		Freed: func(attemptID string) { m.Freed(attemptID) }})
 	defer sandbox.Close()
 	runner := worker.New(sandbox, worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
-		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), Log: log})
+		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Log: log})
 
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
 	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
@@ -119,7 +132,7 @@ func run(ctx context.Context) error {
 		}
 	}()
 
-	m := manager.New(c.manager(capacity), manager.Services{
+	m = manager.New(c.manager(capacity, cannot), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
 		Broadcast: q.broadcast, ReplyTo: q.replyTo,
 		Runner: runner, History: past, Output: runner.Output, Detach: sandbox.Detach, Sweep: runner.Sweep,

@@ -55,7 +55,11 @@ func (c *command) info() *cobra.Command {
 			for _, n := range i.Depth {
 				depth += n
 			}
-			return fields(cmd.OutOrStdout(), [][2]string{
+			quarantined := [][2]string{}
+			for _, q := range i.Quarantined {
+				quarantined = append(quarantined, [2]string{"quarantined", q})
+			}
+			return fields(cmd.OutOrStdout(), append([][2]string{
 				{"host", fmt.Sprintf("%s, %s since %s", i.Host, i.State, ago(i.StartedAt))},
 				{"version", i.Version},
 				{"queue", i.Queue},
@@ -64,7 +68,7 @@ func (c *command) info() *cobra.Command {
 				{"memory", fmt.Sprintf("%s of %s lent", human(i.MemoryUsed), human(i.Memory))},
 				{"disk", fmt.Sprintf("%s of %s lent", human(i.DiskUsed), human(i.Disk))},
 				{"tasks", fmt.Sprintf("%d running, %d waiting here, %d being settled, %d in the queue", i.Running, i.Waiting, i.Settling, depth)},
-			})
+			}, quarantined...))
 		},
 	}
 	c.jsonFlag(cmd)

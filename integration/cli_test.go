@@ -61,7 +61,7 @@ func TestLiveOutput(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	h.start()
-	gate := filepath.Join(h.dir, "gate")
+	gate := filepath.Join(h.shared, "gate")
 	cmd := exec.CommandContext(t.Context(), binary, "submit", "--wait", "--id", "live", "--shell", fmt.Sprintf("echo early; while ! test -e %s; do sleep 0.02; done; echo late", gate))
 	cmd.Env = h.environ()
 	out, err := cmd.StdoutPipe()
@@ -250,14 +250,14 @@ func TestIdle(t *testing.T) {
 	h.start()
 	h.expect(0, "", "", "submit", "--wait", "--", "true")
 	h.until("only the manager is left", func() bool { return len(h.processes()) == 0 })
-	for _, pattern := range []string{"state/attempts/*/scratch", "state/attempts/*/stdin", "state/keeper.sock"} {
+	for _, pattern := range []string{"state/attempts/*/work/scratch", "state/attempts/*/stdin", "state/keeper.sock"} {
 		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	}
 	// A worker finds nothing of the manager's environment.
 	out := h.expect(0, "MAYFLY_SCRATCH=", "", "submit", "--wait", "--", "env")
-	for _, secret := range []string{"MAYFLY_STATE_DIR", "MAYFLY_SOCKET", "GOPATH", "USER="} {
+	for _, secret := range []string{"MAYFLY_STATE_DIR", "MAYFLY_SOCKET", "GOPATH", "USER=root"} {
 		if strings.Contains(out, secret) {
 			t.Errorf("the worker's environment holds %s:\n%s", secret, out)
 		}

@@ -121,19 +121,16 @@ func TestEmbeddedLoad(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "MAYFLY_CPUS=8", "MAYFLY_LOG_LEVEL=warn")
 	h.start()
-	marks := filepath.Join(h.dir, "marks")
-	if err := os.Mkdir(marks, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	marks := h.marks()
 	const count = 1500
 	var lines strings.Builder
 	for i := range count {
-		script, attempts := fmt.Sprintf("echo x >> %s/%d; exit $((%d %% 7 == 0))", marks, i, i), 1
+		script, attempts := fmt.Sprintf("umask 0; echo x >> %s/%d; exit $((%d %% 7 == 0))", marks, i, i), 1
 		if i%11 == 0 {
-			script, attempts = fmt.Sprintf(`echo x >> %s/%d; test "$MAYFLY_ATTEMPT" = 2`, marks, i), 2
+			script, attempts = fmt.Sprintf(`umask 0; echo x >> %s/%d; test "$MAYFLY_ATTEMPT" = 2`, marks, i), 2
 		}
 		body, err := json.Marshal(map[string]any{"id": fmt.Sprint("t", i), "shell": script, "max_attempts": attempts, "backoff": "50ms",
-			"resources": map[string]any{"cpu": 0.5, "memory": "8MiB"}})
+			"resources": map[string]any{"cpu": 0.5, "memory": "16MiB"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,8 +27,10 @@ const patienceLimit = 90 * time.Second
 
 // host is one machine's worth of Mayfly: a state directory and, while it runs, a manager.
 type host struct {
-	tb     testing.TB
-	dir    string
+	tb  testing.TB
+	dir string
+	// shared is a directory that workers may write to.
+	shared string
 	env    []string
 	socket string
 	http   *http.Client
@@ -48,8 +50,11 @@ func newHost(tb testing.TB, env ...string) *host {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	h := &host{tb: tb, dir: dir, socket: filepath.Join(dir, "api.sock"), log: &bytes.Buffer{}}
-	h.env = append([]string{"MAYFLY_STATE_DIR=" + filepath.Join(dir, "state"), "MAYFLY_SOCKET=" + h.socket,
+	h := &host{tb: tb, dir: dir, shared: filepath.Join(dir, "shared"), socket: filepath.Join(dir, "api.sock"), log: &bytes.Buffer{}}
+	if err := errors.Join(os.Mkdir(h.shared, 0), os.Chmod(h.shared, 0o777)); err != nil { // whatever the umask
+		tb.Fatal(err)
+	}
+	h.env = append([]string{"MAYFLY_STATE_DIR=" + filepath.Join(dir, "state"), "MAYFLY_SOCKET=" + h.socket, "MAYFLY_TASK_WRITABLE=" + h.shared,
 		"MAYFLY_HOST=" + filepath.Base(dir), "MAYFLY_CPUS=4", "MAYFLY_LOG_LEVEL=debug", "MAYFLY_GRACE=2s"}, env...)
 	h.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", h.socket)
@@ -67,6 +72,16 @@ func newHost(tb testing.TB, env ...string) *host {
 		os.RemoveAll(dir)
 	})
 	return h
+}
+
+// marks makes a directory in which all workers, whoever they are, can leave files.
+func (h *host) marks() string {
+	h.tb.Helper()
+	path := filepath.Join(h.shared, "marks")
+	if err := errors.Join(os.Mkdir(path, 0), os.Chmod(path, 0o777)); err != nil {
+		h.tb.Fatal(err)
+	}
+	return path
 }
 
 func tail(s string, n int) string {

@@ -20,21 +20,18 @@ func TestLoadWithKills(t *testing.T) {
 		h := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_CPUS=8", "MAYFLY_LOG_LEVEL=warn")
 		h.start()
 		p := newProducer(t, url)
-		marks := filepath.Join(h.dir, "marks")
-		if err := os.Mkdir(marks, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		marks := h.marks()
 		const count = 1000
 		ids := make([]string, count)
 		for i := range count {
 			ids[i] = fmt.Sprint("t", i)
-			doc := map[string]any{"shell": fmt.Sprintf("echo x >> %s/t%d; exit $((%d %% 7 == 0))", marks, i, i),
-				"resources": map[string]any{"cpu": 0.5, "memory": "8MiB"}}
+			doc := map[string]any{"shell": fmt.Sprintf("umask 0; echo x >> %s/t%d; exit $((%d %% 7 == 0))", marks, i, i),
+				"resources": map[string]any{"cpu": 0.5, "memory": "16MiB"}}
 			if i%2 == 0 { // the others have their id in the body
 				doc["id"] = ids[i]
 			}
 			if i%11 == 0 {
-				doc["shell"] = fmt.Sprintf(`echo x >> %s/t%d; test "$MAYFLY_ATTEMPT" = 2`, marks, i)
+				doc["shell"] = fmt.Sprintf(`umask 0; echo x >> %s/t%d; test "$MAYFLY_ATTEMPT" = 2`, marks, i)
 				doc["max_attempts"], doc["backoff"] = 2, "100ms"
 			}
 			body, err := json.Marshal(doc)

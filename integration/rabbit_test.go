@@ -87,16 +87,13 @@ func TestMixedLoad(t *testing.T) {
 		h := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_CPUS=8", "MAYFLY_LOG_LEVEL=warn", "MAYFLY_OUTPUT_MAX=64KiB")
 		h.start()
 		p := newProducer(t, url)
-		marks := filepath.Join(h.dir, "marks")
-		if err := os.Mkdir(marks, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		marks := h.marks()
 
 		want := map[string]queue.Cause{}
 		malformed := 0
 		for i := range count {
 			id := fmt.Sprintf("t%05d", i)
-			mark := fmt.Sprintf("echo x >> %s/%s; ", marks, id)
+			mark := fmt.Sprintf("umask 0; echo x >> %s/%s; ", marks, id)
 			doc := map[string]any{"id": id, "resources": map[string]any{"cpu": 0.5, "memory": "16MiB"}}
 			switch {
 			case i%500 == 17: // floods its output: 1 GB in all
@@ -166,21 +163,21 @@ func TestMixedLoad(t *testing.T) {
 // longTasks publishes n tasks that each leave a mark when they begin and end with code 5 once told to.
 func longTasks(h *host, publish func(body string), n int) (ids []string, marks string, release func()) {
 	h.tb.Helper()
-	marks = filepath.Join(h.dir, "marks")
-	if err := os.Mkdir(marks, 0o755); err != nil {
-		h.tb.Fatal(err)
-	}
+	marks = h.marks()
 	for i := range n {
 		id := fmt.Sprintf("long%d", i)
 		ids = append(ids, id)
-		body, err := json.Marshal(map[string]any{"id": id, "resources": map[string]any{"cpu": 0.1, "memory": "1MiB"},
-			"shell": fmt.Sprintf("echo x >> %[1]s/%[2]s; while ! test -e %[1]s/go; do sleep 0.05; done; echo done; exit 5", marks, id)})
+		body, err := json.Marshal(map[string]any{"id": id, "resources": map[string]any{"cpu": 0.1, "memory": "16MiB"},
+			"shell": fmt.Sprintf("umask 0; echo x >> %[1]s/%[2]s; while ! test -e %[1]s/go; do sleep 0.05; done; echo done; exit 5", marks, id)})
 		if err != nil {
 			h.tb.Fatal(err)
 		}
 		publish(string(body))
 	}
-	h.until("all run", func() bool { return h.running() == n })
+	h.until("all have left their marks", func() bool {
+		found, _ := filepath.Glob(filepath.Join(marks, "long*"))
+		return len(found) == n && h.running() == n
+	})
 	return ids, marks, func() {
 		if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
 			h.tb.Fatal(err)
@@ -466,12 +463,16 @@ func TestNameless(t *testing.T) {
 		h := newHost(t, "MAYFLY_AMQP_URL="+url)
 		h.start()
 		p := newProducer(t, url)
-		marks := filepath.Join(h.dir, "marks")
+		marks := filepath.Join(h.marks(), "all")
 		const n = 4
 		for range n {
-			p.publish("default", fmt.Sprintf(`{"shell": "echo x >> %[1]s; while ! test -e %[1]s.go; do sleep 0.05; done", "resources": {"cpu": 1}}`, marks))
+			p.publish("default", fmt.Sprintf(`{"shell": "umask 0; echo x >> %[1]s; while ! test -e %[1]s.go; do sleep 0.05; done", "resources": {"cpu": 1}}`, marks))
 		}
-		h.until("all run", func() bool { return h.running() == n })
+		runs := func() int {
+			text, _ := os.ReadFile(marks)
+			return strings.Count(string(text), "x")
+		}
+		h.until("all run", func() bool { return runs() == n && h.running() == n })
 		h.kill()
 		h.start()
 		if err := os.WriteFile(marks+".go", nil, 0o600); err != nil {
@@ -479,8 +480,8 @@ func TestNameless(t *testing.T) {
 		}
 		p.waitFor("all results", func() bool { return p.total >= n })
 		h.until("the queue is empty", func() bool { return p.depth("mayfly.pool.default.normal") == 0 && len(h.tasks()) == 0 })
-		if text, _ := os.ReadFile(marks); strings.Count(string(text), "x") != n {
-			t.Errorf("%d runs of %d tasks", strings.Count(string(text), "x"), n)
+		if runs() != n {
+			t.Errorf("%d runs of %d tasks", runs(), n)
 		}
 		if p.total != n {
 			t.Errorf("%d results of %d tasks", p.total, n)

@@ -20,7 +20,11 @@ func (m *Manager) adopt(ctx context.Context) error {
 	for _, h := range held {
 		a := h.Attempt
 		mine[a.ID()] = true
-		if r, ok := m.History.Settled(a.ID()); ok && h.Ended && r.Fingerprint == a.Fingerprint {
+		if r, ok := m.History.Settled(a.ID()); h.Settled || ok && h.Ended && r.Fingerprint == a.Fingerprint {
+			if h.Left {
+				m.ledger.take(a.Lease)
+				m.vacate(&a, "it was left before this manager began")
+			}
 			m.Runner.Release(a.ID())
 			continue
 		}

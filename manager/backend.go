@@ -370,7 +370,7 @@ func (m *Manager) Info(ctx context.Context) (Info, error) {
 	info := Info{Host: m.config.Host, Version: m.config.Version, State: m.state, Queue: m.QueueState(), StartedAt: m.startedAt,
 		Pools: m.config.Pools, CPU: float64(m.ledger.total.MilliCPU) / 1000, CPUUsed: float64(m.ledger.lent.MilliCPU) / 1000,
 		Memory: m.ledger.total.Memory, MemoryUsed: m.ledger.lent.Memory, Disk: m.ledger.total.Disk, DiskUsed: m.ledger.lent.Disk,
-		Waiting: len(m.waiting), Depth: depth}
+		Waiting: len(m.waiting), Depth: depth, Quarantined: m.quarantineList()}
 	for _, e := range m.active {
 		if e.status == Settling {
 			info.Settling++

@@ -14,19 +14,33 @@ type Capacity struct {
 	MilliCPU int64
 	Memory   int64
 	Disk     int64
+	// Cores are the processors that are lent one by one, at least as many as MilliCPU stands for; empty where workers run
+	// wherever the kernel puts them.
+	Cores []Core
+}
+
+// Cannot names what a host lacks, in words that follow "this host "; what is empty can be had.
+type Cannot struct {
+	// Containers, NoNetwork and Disk say why no containers are run, no worker's network is off, no disk is bounded.
+	Containers, NoNetwork, Disk string
 }
 
 // ledger is the one account of what the host has lent. Its caller holds the manager's lock.
 type ledger struct {
-	total Capacity
-	lent  Capacity
-	// defaultMilliCPU is lent to a task that does not say.
-	defaultMilliCPU int64
+	total  Capacity
+	lent   Capacity
+	cores  *corePool
+	cannot Cannot
+	// defaultMilliCPU and defaultPIDs are lent to a task that does not say.
+	defaultMilliCPU, defaultPIDs int64
 }
 
 // price returns what a task will hold while it runs. A task that names no memory gets its cores' share of the host's.
 func (l *ledger) price(r queue.Resources) worker.Lease {
-	lease := worker.Lease{MilliCPU: l.defaultMilliCPU, Memory: r.Memory, Disk: r.Disk}
+	lease := worker.Lease{MilliCPU: l.defaultMilliCPU, Memory: r.Memory, Disk: r.Disk, PIDs: int64(r.PIDs)}
+	if lease.PIDs == 0 {
+		lease.PIDs = l.defaultPIDs
+	}
 	if r.CPU > 0 {
 		lease.MilliCPU = max(1, int64(math.Ceil(r.CPU*1000-1e-6)))
 	}
@@ -40,8 +54,12 @@ func (l *ledger) price(r queue.Resources) worker.Lease {
 // never returns in one sentence why the host can never run the task, or "".
 func (l *ledger) never(t *queue.Task, lease worker.Lease) string {
 	switch {
-	case t.Image != "":
-		return fmt.Sprintf("image is %q: this host runs no containers", t.Image)
+	case t.Image != "" && l.cannot.Containers != "":
+		return fmt.Sprintf("image is %q: this host %s", t.Image, l.cannot.Containers)
+	case t.Image == "" && t.Resources.Network != nil && !*t.Resources.Network && l.cannot.NoNetwork != "":
+		return fmt.Sprintf("resources.network is false: this host %s", l.cannot.NoNetwork)
+	case t.Image == "" && t.Resources.Disk > 0 && l.cannot.Disk != "":
+		return fmt.Sprintf("resources.disk is %s: this host %s", queue.FormatSize(t.Resources.Disk), l.cannot.Disk)
 	case t.Resources.GPU > 0:
 		return fmt.Sprintf("resources.gpu is %d: this host lends no GPU", t.Resources.GPU)
 	case lease.MilliCPU > l.total.MilliCPU:
@@ -70,18 +88,23 @@ func (l *ledger) lacks(lease worker.Lease) string {
 	return ""
 }
 
+// assign chooses the processors of a lease that is then taken.
+func (l *ledger) assign(lease *worker.Lease) { lease.Cores = l.cores.pick(lease.MilliCPU) }
+
 // take lends the lease. An adopted worker's lease is taken even where it does not fit (the capacity may have been
 // lowered since): it runs already.
 func (l *ledger) take(lease worker.Lease) {
 	l.lent.MilliCPU += lease.MilliCPU
 	l.lent.Memory += lease.Memory
 	l.lent.Disk += lease.Disk
+	l.cores.mark(lease.Cores)
 }
 
 func (l *ledger) giveBack(lease worker.Lease) {
 	l.lent.MilliCPU -= lease.MilliCPU
 	l.lent.Memory -= lease.Memory
 	l.lent.Disk -= lease.Disk
+	l.cores.giveBack(lease.Cores)
 }
 
 func cores(milli int64) string {

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -10,20 +11,20 @@ import (
 
 func TestLedgerPrice(t *testing.T) {
 	t.Parallel()
-	l := ledger{total: Capacity{MilliCPU: 8000, Memory: 16 << 30, Disk: 100 << 30}, defaultMilliCPU: 1000}
+	l := ledger{total: Capacity{MilliCPU: 8000, Memory: 16 << 30, Disk: 100 << 30}, cores: newCorePool(nil), defaultMilliCPU: 1000, defaultPIDs: 100}
 	for _, tt := range []struct {
 		name string
 		in   queue.Resources
 		want worker.Lease
 	}{
-		{"nothing said: a core and its share of memory", queue.Resources{}, worker.Lease{MilliCPU: 1000, Memory: 2 << 30}},
-		{"a fraction", queue.Resources{CPU: 0.25}, worker.Lease{MilliCPU: 250, Memory: 512 << 20}},
-		{"decimal fractions stay exact", queue.Resources{CPU: 0.1, Memory: 1}, worker.Lease{MilliCPU: 100, Memory: 1}},
-		{"never nothing", queue.Resources{CPU: 1e-9, Memory: 1}, worker.Lease{MilliCPU: 1, Memory: 1}},
-		{"all said", queue.Resources{CPU: 8, Memory: 5, Disk: 7}, worker.Lease{MilliCPU: 8000, Memory: 5, Disk: 7}},
-		{"too many cores ask for no more memory than there is", queue.Resources{CPU: 80}, worker.Lease{MilliCPU: 80000, Memory: 16 << 30}},
+		{"nothing said: a core and its share of memory", queue.Resources{}, worker.Lease{MilliCPU: 1000, Memory: 2 << 30, PIDs: 100}},
+		{"a fraction", queue.Resources{CPU: 0.25}, worker.Lease{MilliCPU: 250, Memory: 512 << 20, PIDs: 100}},
+		{"decimal fractions stay exact", queue.Resources{CPU: 0.1, Memory: 1}, worker.Lease{MilliCPU: 100, Memory: 1, PIDs: 100}},
+		{"never nothing", queue.Resources{CPU: 1e-9, Memory: 1}, worker.Lease{MilliCPU: 1, Memory: 1, PIDs: 100}},
+		{"all said", queue.Resources{CPU: 8, Memory: 5, Disk: 7, PIDs: 9}, worker.Lease{MilliCPU: 8000, Memory: 5, Disk: 7, PIDs: 9}},
+		{"too many cores ask for no more memory than there is", queue.Resources{CPU: 80}, worker.Lease{MilliCPU: 80000, Memory: 16 << 30, PIDs: 100}},
 	} {
-		if got := l.price(tt.in); got != tt.want {
+		if got := l.price(tt.in); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: price = %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
@@ -31,7 +32,7 @@ func TestLedgerPrice(t *testing.T) {
 
 func TestLedgerNeverAndLacks(t *testing.T) {
 	t.Parallel()
-	l := ledger{total: Capacity{MilliCPU: 2000, Memory: 1000, Disk: 10}, defaultMilliCPU: 1000}
+	l := ledger{total: Capacity{MilliCPU: 2000, Memory: 1000, Disk: 10}, cores: newCorePool(nil), cannot: Cannot{"runs no containers", "cannot 1", "cannot 2"}, defaultMilliCPU: 1000, defaultPIDs: 100}
 	for _, tt := range []struct {
 		task  queue.Task
 		lease worker.Lease
@@ -42,12 +43,15 @@ func TestLedgerNeverAndLacks(t *testing.T) {
 		{queue.Task{}, worker.Lease{Memory: 1001}, "resources.memory"},
 		{queue.Task{}, worker.Lease{Disk: 11}, "resources.disk"},
 		{queue.Task{Resources: queue.Resources{GPU: 1}}, worker.Lease{}, "resources.gpu"},
-		{queue.Task{Image: "x"}, worker.Lease{}, "image"},
+		{queue.Task{Image: "x"}, worker.Lease{}, "image is \"x\": this host runs no containers"},
+		{queue.Task{Resources: queue.Resources{Network: new(bool)}}, worker.Lease{}, "resources.network is false: this host cannot"},
+		{queue.Task{Resources: queue.Resources{Disk: 5}}, worker.Lease{Disk: 5}, "resources.disk is 5B: this host cannot"},
 	} {
 		if got := l.never(&tt.task, tt.lease); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 			t.Errorf("never(%+v) = %q, want it to name %q", tt.lease, got, tt.want)
 		}
 	}
+	l.cannot = Cannot{}
 	l.take(worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
 	for _, tt := range []struct {
 		lease worker.Lease
@@ -63,7 +67,7 @@ func TestLedgerNeverAndLacks(t *testing.T) {
 		}
 	}
 	l.giveBack(worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
-	if l.lent != (Capacity{}) {
+	if !reflect.DeepEqual(l.lent, Capacity{}) {
 		t.Errorf("lent = %+v after all was given back", l.lent)
 	}
 }

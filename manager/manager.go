@@ -30,6 +30,8 @@ type Config struct {
 	Pools    []string
 	Capacity Capacity
 	Defaults Defaults
+	// Cannot says what no task gets here.
+	Cannot Cannot
 	// Window is how many tasks the host holds beyond those that run, at least 1.
 	Window int
 	// DrainTimeout is how long running tasks may go on after the first request to stop.
@@ -43,6 +45,7 @@ type Config struct {
 type Defaults struct {
 	// MilliCPU is in thousandths of a core.
 	MilliCPU    int64
+	PIDs        int64         // processes and threads
 	Timeout     time.Duration // 0: none
 	Grace       time.Duration
 	MaxAttempts int
@@ -118,12 +121,18 @@ type Manager struct {
 	waiters map[string][]chan struct{} // by task id: closed at the task's end
 	again   map[string]time.Time       // by task id: submitted anew although history has a result
 	drained bool                       // workers are stopped for the host's own sake
+	// quarantine holds the leases of ended attempts that left something, by attempt id; freed the ids of those that are free
+	// again before they were known to be in it.
+	quarantine map[string]quarantined
+	freed      map[string]bool
 }
 
 // New returns a manager that does nothing yet.
 func New(c Config, s Services) *Manager {
 	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
-		ledger: ledger{total: c.Capacity, defaultMilliCPU: c.Defaults.MilliCPU},
+		ledger: ledger{total: c.Capacity, cannot: c.Cannot, cores: newCorePool(c.Capacity.Cores),
+			defaultMilliCPU: c.Defaults.MilliCPU, defaultPIDs: c.Defaults.PIDs},
+		quarantine: map[string]quarantined{}, freed: map[string]bool{},
 		active: map[string]*entry{}, closing: map[*entry]bool{},
 		changed: make(chan struct{}), waiters: map[string][]chan struct{}{}, again: map[string]time.Time{}}
 	m.drainAsked, m.drain = context.WithCancel(context.Background())

@@ -125,7 +125,8 @@ func newBench(t *testing.T) *bench {
 	b.Manager = New(Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 1000, Memory: 1 << 30}, Window: 4,
 		OnStop: StopWorkers, Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}},
 		Services{Source: b.source, Runner: b.runner, History: b.history, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
-			Detach: func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" }, Log: slog.New(slog.DiscardHandler)})
+			Backlog: Backlog{Depth: func(context.Context) (map[string]int, error) { return nil, nil }},
+			Detach:  func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" }, Log: slog.New(slog.DiscardHandler)})
 	intake, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- b.Run(intake, intake) }()

@@ -95,6 +95,7 @@ func (m *Manager) setDemand() {
 
 // begin lends the entry its lease and starts its worker. The lock is held.
 func (m *Manager) begin(e *entry) {
+	m.ledger.assign(&e.attempt.Lease)
 	m.ledger.take(e.attempt.Lease)
 	e.status, e.reason, e.begun = Running, "", true
 	m.active[e.attempt.Task.ID] = e
@@ -145,7 +146,7 @@ func (m *Manager) started(e *entry, pid int, at time.Time) {
 func (m *Manager) ended(e *entry, o *worker.Outcome) finding {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ledger.giveBack(e.attempt.Lease)
+	m.vacate(&e.attempt, o.Left)
 	e.status, e.pid, e.finishedAt = Settling, 0, o.FinishedAt
 	m.schedule()
 	m.notify()

@@ -68,6 +68,8 @@ type Info struct {
 	Waiting    int       `json:"waiting"`
 	Running    int       `json:"running"`
 	Settling   int       `json:"settling"`
+	// Quarantined says of which ended attempts something is left that does not die and keeps its share of the host, and why.
+	Quarantined []string `json:"quarantined,omitempty"`
 	// Depth counts the messages in each queue "<pool>.<band>" that no host has taken.
 	Depth map[string]int `json:"depth,omitempty"`
 }

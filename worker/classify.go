@@ -11,9 +11,12 @@ import (
 	"github.com/mayfly/mayfly/queue"
 )
 
+// ignored begins what is said of a result file that is not taken.
+const ignored = "the result file was ignored: "
+
 // classify turns the kernel's word on how a program ended into the outcome of its attempt. It never guesses: a SIGKILL
 // that nobody can account for is a signal, not an out-of-memory.
-func classify(t *queue.Task, e *isolation.Exit) Outcome {
+func classify(a *Attempt, e *isolation.Exit) Outcome {
 	o := Outcome{
 		StartedAt: e.StartedAt, FinishedAt: e.FinishedAt,
 		Usage: queue.Usage{
@@ -21,6 +24,7 @@ func classify(t *queue.Task, e *isolation.Exit) Outcome {
 			CPUSeconds:      e.CPU.Seconds(),
 			MemoryPeakBytes: e.MemoryPeak,
 		},
+		Left: e.Left,
 	}
 	switch {
 	case e.StartError != "":
@@ -39,15 +43,55 @@ func classify(t *queue.Task, e *isolation.Exit) Outcome {
 	case e.Stopped == isolation.Asked:
 		o.Cause, o.Message = queue.CauseCancelled, "the worker was stopped because it was asked for"
 	case e.Stopped == isolation.TimedOut:
-		o.Cause, o.Message = queue.CauseTimeout, timeoutSentence(t, e, &o)
+		o.Cause, o.Message = queue.CauseTimeout, timeoutSentence(&a.Task, e, &o)
+	case e.Signal == 0 && e.Code == 0:
+		o.Cause = queue.CauseNone // whatever it went through on its way
+	case e.OOMKills > 0:
+		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed %s of it at the memory limit of %s",
+			ending(e, &o), processes(e.OOMKills), queue.FormatSize(a.Lease.Memory))
+	case e.DiskFull:
+		o.Cause, o.Message = queue.CauseDiskFull, fmt.Sprintf("%s: its scratch and temporary directories had no room left in %s",
+			ending(e, &o), room(&a.Lease))
 	case e.Signal != 0:
-		o.Cause, o.Message = queue.CauseSignal, fmt.Sprintf("the worker was killed by %s", o.Signal)
-	case e.Code != 0:
-		o.Cause, o.Message = queue.CauseExit, fmt.Sprintf("the worker exited with code %d", e.Code)
+		o.Cause, o.Message = queue.CauseSignal, ending(e, &o)
 	default:
-		o.Cause = queue.CauseNone
+		o.Cause, o.Message = queue.CauseExit, ending(e, &o)
+	}
+	if e.CarryError != "" {
+		o.note(ignored + e.CarryError)
 	}
 	return o
+}
+
+// note adds a sentence to the message.
+func (o *Outcome) note(sentence string) {
+	if o.Message != "" {
+		o.Message += "; "
+	}
+	o.Message += sentence
+}
+
+// ending says how a worker that nobody stopped ended.
+func ending(e *isolation.Exit, o *Outcome) string {
+	if e.Signal != 0 {
+		return "the worker was killed by " + o.Signal
+	}
+	return fmt.Sprintf("the worker exited with code %d", e.Code)
+}
+
+func processes(n int64) string {
+	if n == 1 {
+		return "a process"
+	}
+	return fmt.Sprintf("%d processes", n)
+}
+
+// room says how much a worker may write.
+func room(l *Lease) string {
+	if l.Disk > 0 {
+		return queue.FormatSize(l.Disk)
+	}
+	return "memory, of which they may take half of the limit of " + queue.FormatSize(l.Memory)
 }
 
 func timeoutSentence(t *queue.Task, e *isolation.Exit, o *Outcome) string {

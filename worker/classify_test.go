@@ -10,7 +10,7 @@ import (
 
 func TestClassify(t *testing.T) {
 	t.Parallel()
-	task := &queue.Task{Timeout: time.Second, Grace: 2 * time.Second}
+	a := &Attempt{Task: queue.Task{Timeout: time.Second, Grace: 2 * time.Second}, Lease: Lease{Memory: 64 << 20}}
 	code := func(n int) *int { return &n }
 	for _, tt := range []struct {
 		name    string
@@ -32,10 +32,22 @@ func TestClassify(t *testing.T) {
 		{"timeout, tidied up and exited with 0", isolation.Exit{Code: 0, Stopped: isolation.TimedOut}, queue.CauseTimeout, code(0), "",
 			"the worker ran longer than its timeout of 1s; it exited with code 0 after SIGTERM"},
 		{"asked to stop", isolation.Exit{Signal: 15, Stopped: isolation.Asked}, queue.CauseCancelled, nil, "SIGTERM", "the worker was stopped because it was asked for"},
+		{"a child killed at the limit, and failed for it", isolation.Exit{Code: 137, OOMKills: 1}, queue.CauseOOM, code(137), "",
+			"the worker exited with code 137: the kernel had killed a process of it at the memory limit of 64MiB"},
+		{"killed at the limit as a group", isolation.Exit{Signal: 9, OOMKills: 3}, queue.CauseOOM, nil, "SIGKILL",
+			"the worker was killed by SIGKILL: the kernel had killed 3 processes of it at the memory limit of 64MiB"},
+		{"a child killed at the limit, and survived", isolation.Exit{OOMKills: 1}, queue.CauseNone, code(0), "", ""},
+		{"stopped, and over the limit on its way out", isolation.Exit{Signal: 9, OOMKills: 1, Stopped: isolation.Asked, Killed: true}, queue.CauseCancelled,
+			nil, "SIGKILL", "the worker was stopped because it was asked for"},
+		{"no room left", isolation.Exit{Code: 1, DiskFull: true}, queue.CauseDiskFull, code(1), "",
+			"the worker exited with code 1: its scratch and temporary directories had no room left in memory, of which they may take half of the limit of 64MiB"},
+		{"no room left, and did without", isolation.Exit{DiskFull: true}, queue.CauseNone, code(0), "", ""},
+		{"a result that is not taken", isolation.Exit{Code: 1, CarryError: "it is a symbolic link"}, queue.CauseExit, code(1), "",
+			"the worker exited with code 1; the result file was ignored: it is a symbolic link"},
 		{"lost", isolation.Exit{Lost: true}, queue.CauseHostLost, nil, "", "the keeper ended while the worker ran, and the worker was killed with it"},
 		{"not started", isolation.Exit{StartError: "cannot start x: no"}, queue.CauseStartError, nil, "", "cannot start x: no"},
 	} {
-		o := classify(task, &tt.exit)
+		o := classify(a, &tt.exit)
 		same := (o.ExitCode == nil) == (tt.code == nil) && (tt.code == nil || *o.ExitCode == *tt.code)
 		if o.Cause != tt.cause || !same || o.Signal != tt.signal || o.Message != tt.message {
 			t.Errorf("%s: classify = %+v", tt.name, o)

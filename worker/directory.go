@@ -32,8 +32,14 @@ type Config struct {
 	OutputMax int64
 	// Tail is how many bytes of the end of each stream a result carries.
 	Tail int64
+	// User is what workers find as their user's name.
+	User string
 	Log  *slog.Logger
 }
+
+// attemptMode lets a worker of another user through to what is its own, where it has no file system of its own; it cannot list
+// or read the rest.
+const attemptMode = 0o711
 
 // Files runs attempts in a sandbox, each with a directory of its own under Config.Dir that outlives it.
 type Files struct {
@@ -44,7 +50,7 @@ type Files struct {
 // New returns the runner of a host: attempts run in sandbox, each in a directory of its own.
 func New(sandbox isolation.Sandbox, c Config) *Files {
 	r := &Files{config: c}
-	r.next = &base{sandbox: sandbox, place: r.place, outputMax: c.OutputMax}
+	r.next = &base{sandbox: sandbox, place: r.place, config: &r.config}
 	return r
 }
 
@@ -88,10 +94,9 @@ func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time
 		return o, err
 	}
 	r.collect(f, &o)
-	if err := os.RemoveAll(f.scratch()); err != nil {
+	if err := r.clear(f); err != nil {
 		r.config.Log.Error("scratch directory not removed", logkey.Attempt, a.ID(), logkey.Err, err)
 	}
-	os.Remove(f.stdin())
 	return o, nil
 }
 
@@ -101,18 +106,20 @@ func (r *Files) lay(f files, a *Attempt) error {
 		return nil
 	}
 	// A task id that came before may have left a directory of this name.
-	if err := os.Mkdir(f.dir, 0o700); errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(f.dir, attemptMode); errors.Is(err, os.ErrExist) {
 		if err := os.RemoveAll(f.dir); err != nil {
 			return fmt.Errorf("cannot clear the attempt's directory: %w", err)
 		}
-		if err := os.Mkdir(f.dir, 0o700); err != nil {
+		if err := os.Mkdir(f.dir, attemptMode); err != nil {
 			return fmt.Errorf("cannot make the attempt's directory: %w", err)
 		}
 	} else if err != nil {
 		return fmt.Errorf("cannot make the attempt's directory: %w", err)
 	}
-	if err := os.Mkdir(f.scratch(), 0o700); err != nil {
-		return fmt.Errorf("cannot make the scratch directory: %w", err)
+	for _, dir := range []string{f.own(), f.scratch()} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("cannot make the scratch directory: %w", err)
+		}
 	}
 	if in := input(&a.Task); len(in) > 0 {
 		if err := os.WriteFile(f.stdin(), in, 0o600); err != nil {
@@ -122,11 +129,23 @@ func (r *Files) lay(f files, a *Attempt) error {
 	return nil
 }
 
+// clear removes what the worker had, but for its result: a manager that comes back before the attempt is settled reads it again.
+func (r *Files) clear(f files) error {
+	os.Remove(f.stdin())
+	entries, err := os.ReadDir(f.own())
+	for _, e := range entries {
+		if path := filepath.Join(f.own(), e.Name()); path != f.result() {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	return err
+}
+
 // collect reads the result and the ends of the output.
 func (r *Files) collect(f files, o *Outcome) {
 	result, err := readResult(f.result())
 	if err != nil {
-		o.Message = strings.TrimPrefix(o.Message+"; "+err.Error(), "; ")
+		o.note(err.Error())
 	}
 	o.Result = result
 	o.StdoutTail = r.tail(f.stdout())
@@ -156,23 +175,23 @@ func readResult(path string) (json.RawMessage, error) {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
 	case errors.Is(err, syscall.ELOOP):
-		return nil, errors.New("the result file was ignored: it is a symbolic link")
+		return nil, errors.New(ignored + "it is a symbolic link")
 	case err != nil:
-		return nil, fmt.Errorf("the result file was ignored: %w", err)
+		return nil, fmt.Errorf(ignored+"%w", err)
 	}
 	defer f.Close()
 	if info.Size() > maxResult {
-		return nil, fmt.Errorf("the result file was ignored: it has %d bytes, and at most %d are taken", info.Size(), maxResult)
+		return nil, fmt.Errorf(ignored+"it has %d bytes, and at most %d are taken", info.Size(), maxResult)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxResult+1))
 	if err != nil {
-		return nil, fmt.Errorf("the result file was ignored: %w", err)
+		return nil, fmt.Errorf(ignored+"%w", err)
 	}
 	if len(b) == 0 {
 		return nil, nil
 	}
 	if !json.Valid(b) || !utf8.Valid(b) {
-		return nil, errors.New("the result file was ignored: it does not hold one JSON value in UTF-8")
+		return nil, errors.New(ignored + "it does not hold one JSON value in UTF-8")
 	}
 	return b, nil
 }

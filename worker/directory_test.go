@@ -75,7 +75,7 @@ func TestFilesOfAnAttempt(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(r.config.Dir, "t.2")
-	for _, name := range []string{"scratch", "stdin"} {
+	for _, name := range []string{"work/scratch", "stdin"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s is left", name)
 		}
@@ -111,7 +111,7 @@ func TestHostileResults(t *testing.T) {
 		"no JSON":         {func(p string) error { return os.WriteFile(p, []byte("{} {}"), 0o600) }, "does not hold one JSON value"},
 		"no UTF-8":        {func(p string) error { return os.WriteFile(p, []byte("\"\xff\""), 0o600) }, "does not hold one JSON value"},
 		"nothing in it":   {func(p string) error { return os.WriteFile(p, nil, 0o600) }, ""},
-		"output replaced": {func(p string) error { return os.Symlink(secret, filepath.Join(filepath.Dir(p), "stdout")) }, ""},
+		"output replaced": {func(p string) error { return os.Symlink(secret, filepath.Join(filepath.Dir(p), "../stdout")) }, ""},
 	} {
 		r := runner(t, func(s isolation.Spec) isolation.Exit {
 			if err := tt.leave(variable(s, "MAYFLY_RESULT")); err != nil {

@@ -3,8 +3,8 @@
 // # Theory of operation
 //
 // An [Attempt] is a task, the number of the try and what it may use. A [Runner] runs it and returns an [Outcome]: a value
-// with one cause. The base runner (New) builds the program's [isolation.Spec], hands it to the sandbox and classifies the
-// exit; one decorator per concern is laid around it: WithDirectory gives the attempt its files. The pure parts (spec,
+// with one cause. The base runner (base) builds the program's [isolation.Spec], hands it to the sandbox and classifies the
+// exit; one decorator per concern is laid around it: [Files] gives the attempt its files. The pure parts (spec,
 // classify) know nothing of the world.
 //
 // The attempt travels with the program as the sandbox's note, so that a manager that starts anew finds everything that it
@@ -14,6 +14,8 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
@@ -26,7 +28,15 @@ type Lease struct {
 	// Memory and Disk are in bytes.
 	Memory int64 `json:"memory"`
 	Disk   int64 `json:"disk"`
+	// PIDs bounds processes and threads.
+	PIDs int64 `json:"pids"`
+	// Cores says how much of which processors the attempt runs on, in thousandths by their numbers; empty where it may run on
+	// all.
+	Cores map[int]int64 `json:"cores,omitempty"`
 }
+
+// cores are the numbers of the processors.
+func (l *Lease) cores() []int { return slices.Sorted(maps.Keys(l.Cores)) }
 
 // Attempt is one try at a task on this host.
 type Attempt struct {
@@ -67,6 +77,9 @@ type Outcome struct {
 	Result     json.RawMessage
 	StdoutTail string
 	StderrTail string
+	// Left says what of the worker does not die, or is empty. Its lease stays lent to that until the sandbox says that it is
+	// gone.
+	Left string
 }
 
 // Past returns the outcome as an entry of the task's history.
@@ -86,6 +99,9 @@ type Held struct {
 	StartedAt time.Time
 	// Ended says that its worker has ended; Run returns its outcome at once.
 	Ended bool
+	// Left says that something of it does not die: its lease is not free. Settled, that it was released before and is held
+	// for that alone.
+	Left, Settled bool
 }
 
 // Runner runs attempts.

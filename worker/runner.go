@@ -13,13 +13,13 @@ import (
 
 // base runs attempts in a sandbox; it takes the attempt's files as given.
 type base struct {
-	sandbox   isolation.Sandbox
-	place     func(attemptID string) files
-	outputMax int64
+	sandbox isolation.Sandbox
+	place   func(attemptID string) files
+	config  *Config
 }
 
 func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
-	s := spec(a, b.place(a.ID()), b.outputMax)
+	s := spec(a, b.place(a.ID()), b.config)
 	note, err := json.Marshal(noted(a))
 	if err != nil {
 		return Outcome{}, fmt.Errorf("cannot encode the attempt: %w", err)
@@ -41,7 +41,7 @@ func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)
 		// The sandbox failed, not the program: the host's fault, whatever the task was.
 		return Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}, nil
 	}
-	return classify(&a.Task, &exit), nil
+	return classify(a, &exit), nil
 }
 
 func (b *base) Held(ctx context.Context) ([]Held, error) {
@@ -55,7 +55,8 @@ func (b *base) Held(ctx context.Context) ([]Held, error) {
 		if err := json.Unmarshal(h.Note, &a); err != nil || a.ID() != h.ID {
 			return nil, fmt.Errorf("cannot read the note of %s, which an earlier version may have written: %w", h.ID, err)
 		}
-		held = append(held, Held{Attempt: a, PID: h.Started.PID, StartedAt: h.Started.At, Ended: h.Exit != nil})
+		held = append(held, Held{Attempt: a, PID: h.Started.PID, StartedAt: h.Started.At, Ended: h.Exit != nil,
+			Left: h.Exit != nil && h.Exit.Left != "", Settled: h.Released})
 	}
 	return held, nil
 }

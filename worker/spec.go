@@ -16,11 +16,14 @@ const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // files are the places of an attempt within its directory.
 type files struct{ dir string }
 
-func (f files) stdin() string   { return filepath.Join(f.dir, "stdin") }
-func (f files) stdout() string  { return filepath.Join(f.dir, "stdout") }
-func (f files) stderr() string  { return filepath.Join(f.dir, "stderr") }
-func (f files) result() string  { return filepath.Join(f.dir, "result") }
-func (f files) scratch() string { return filepath.Join(f.dir, "scratch") }
+func (f files) stdin() string  { return filepath.Join(f.dir, "stdin") }
+func (f files) stdout() string { return filepath.Join(f.dir, "stdout") }
+func (f files) stderr() string { return filepath.Join(f.dir, "stderr") }
+
+// own is the part that is the worker's.
+func (f files) own() string     { return filepath.Join(f.dir, "work") }
+func (f files) result() string  { return filepath.Join(f.own(), "result") }
+func (f files) scratch() string { return filepath.Join(f.own(), "scratch") }
 
 // input returns what the worker reads on standard input: the task's params as JSON, or its stdin.
 func input(t *queue.Task) []byte {
@@ -31,23 +34,29 @@ func input(t *queue.Task) []byte {
 }
 
 // spec says what to run for the attempt.
-func spec(a *Attempt, f files, outputMax int64) isolation.Spec {
-	t := &a.Task
+func spec(a *Attempt, f files, c *Config) isolation.Spec {
+	t, l := &a.Task, &a.Lease
 	s := isolation.Spec{
 		ID:        a.ID(),
 		Args:      t.Command,
-		Env:       environment(a, f),
+		Env:       environment(a, f, c.User),
 		Dir:       t.Workdir,
 		Stdout:    f.stdout(),
 		Stderr:    f.stderr(),
-		OutputMax: outputMax,
+		OutputMax: c.OutputMax,
 		Timeout:   t.Timeout,
 		Grace:     t.Grace,
+		Image:     t.Image,
+		Private:   f.own(),
+		Carry:     f.result(),
+		CarryMax:  maxResult,
+		Limits:    isolation.Limits{MilliCPU: l.MilliCPU, Cores: l.cores(), Memory: l.Memory, PIDs: l.PIDs, Disk: l.Disk},
+		NoNetwork: t.Resources.Network != nil && !*t.Resources.Network,
 	}
 	if t.Shell != "" {
 		s.Args = []string{"/bin/sh", "-c", t.Shell}
 	}
-	if s.Dir == "" {
+	if s.Dir == "" && s.Image == "" { // an image has one of its own
 		s.Dir = f.scratch()
 	}
 	if t.Params != nil || t.Stdin != "" {
@@ -58,9 +67,14 @@ func spec(a *Attempt, f files, outputMax int64) isolation.Spec {
 
 // environment is everything that the worker finds in its environment. Nothing is inherited; a task may set all names but
 // the reserved ones, which the decoder refuses and which are set last.
-func environment(a *Attempt, f files) []string {
+func environment(a *Attempt, f files, user string) []string {
 	t := &a.Task
 	env := map[string]string{"PATH": path, "HOME": f.scratch(), "TMPDIR": f.scratch(), "LANG": "C.UTF-8"}
+	if t.Image != "" {
+		delete(env, "PATH") // the image knows where its programs are
+	} else if user != "" {
+		env["USER"], env["LOGNAME"] = user, user
+	}
 	maps.Copy(env, t.Environment)
 	maps.Copy(env, map[string]string{
 		"MAYFLY_TASK_ID":      t.ID,

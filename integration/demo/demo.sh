@@ -27,17 +27,12 @@ for _ in $(seq 100); do "$mayfly" info >/dev/null 2>&1 && break; kill -0 "$manag
 "$mayfly" info
 
 say "Submitting 26 tasks: 24 simulations, one that fails at first, one that never ends"
-cat >"$work/simulate.awk" <<'AWK'
-BEGIN {
-	srand(seed)
-	for (i = 0; i < n; i++) { x = rand(); y = rand(); if (x * x + y * y <= 1) hits++ }
-	printf "%.6f\n", 4 * hits / n
-}
-AWK
+# The program travels with each task: a worker has a /tmp of its own, and sees nothing of this one.
+simulate='BEGIN { srand(seed); for (i = 0; i < n; i++) { x = rand(); y = rand(); if (x * x + y * y <= 1) hits++ }; print 4 * hits / n }'
 {
 	for seed in $(seq 1 24); do
-		printf '{"id":"pi-%02d","name":"simulate seed %d","command":["awk","-v","seed=%d","-v","n=3000000","-f","%s"],"timeout":"1m","resources":{"cpu":0.5,"memory":"64MiB"}}\n' \
-			"$seed" "$seed" "$seed" "$work/simulate.awk"
+		printf '{"id":"pi-%02d","name":"simulate seed %d","command":["awk","-v","seed=%d","-v","n=3000000","%s"],"timeout":"1m","resources":{"cpu":0.5,"memory":"64MiB"}}\n' \
+			"$seed" "$seed" "$seed" "$simulate"
 	done
 	# shellcheck disable=SC2016 # the variable is the worker's
 	echo '{"id":"flaky","name":"fails once","shell":"test \"$MAYFLY_ATTEMPT\" -gt 1 || { echo no luck yet >&2; exit 3; }; echo second time lucky","max_attempts":3,"backoff":"1s"}'
