@@ -317,7 +317,7 @@ func read(path string) (string, error) {
 	defer f.Close()
 	b := make([]byte, 4096)
 	n, err := f.Read(b)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return string(b[:n]), err

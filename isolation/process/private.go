@@ -223,7 +223,7 @@ func (p *Private) scour() bool {
 	if err != nil {
 		return false
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for _, place := range []string{ownPlace, tmpPlace, vartmpName, shmPlace} {
 		dir, err := root.Open(place)
 		if err != nil {
@@ -245,7 +245,7 @@ func (p *Private) scour() bool {
 
 // shows reports whether the program sees the host's file at a path: it is not behind what is private.
 func (p *Private) shows(path string) bool {
-	covers := append(p.shared, p.covers...)
+	covers := slices.Concat(p.shared, p.covers)
 	longest := ""
 	for _, c := range covers {
 		if _, ok := below(c, path); ok && len(c) > len(longest) {
