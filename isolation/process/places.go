@@ -1,0 +1,77 @@
+package process
+
+// Private makes what a program has of the file system to itself; nil where the host does not allow that. own is the path
+// of its own directory, memory and disk are its limits in bytes. The caller closes it when nothing of the program is left.
+func (s *Spawner) Private(own string, place int, memory, disk int64, images Images) (*Private, error) {
+	if !s.separates {
+		return nil, nil
+	}
+	uid, gid := s.policy.Users.of(place)
+	size := memory / 2
+	if disk == 0 {
+		if p := s.kept(place); p != nil {
+			if p.fits(own, size) && p.furnish(own, uid, gid) == nil {
+				return p, nil
+			}
+			p.drop()
+		}
+	}
+	p, err := newPrivate(own, s.policy.Hidden, size, disk, images)
+	if err != nil {
+		return nil, err
+	}
+	p.spawner, p.place = s, place
+	for _, path := range s.policy.Writable {
+		if err := p.share(path); err != nil {
+			p.drop()
+			return nil, err
+		}
+	}
+	if disk == 0 {
+		if err := s.mount(p); err != nil {
+			p.drop()
+			return nil, err
+		}
+		p.count()
+	}
+	if err := p.furnish(own, uid, gid); err != nil {
+		p.drop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// kept takes what the program before left at a place.
+func (s *Spawner) kept(place int) *Private {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.places[place]
+	delete(s.places, place)
+	return p
+}
+
+// keep keeps a private part for the next program of its place, if it is as good as new.
+func (s *Spawner) keep(p *Private) bool {
+	if p.room == nil || !p.room.empty() || !p.sweep() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.places[p.place] != nil {
+		return false
+	}
+	s.places[p.place] = p
+	return true
+}
+
+// mount makes the namespaces with the private part mounted, on one of the threads.
+func (s *Spawner) mount(p *Private) error {
+	reply := make(chan result, 1)
+	s.jobs <- job{reply: reply, do: func() (err error) {
+		p.room, err = newRoom(p.trees, s.home)
+		return err
+	}}
+	err := (<-reply).err
+	p.given()
+	return err
+}
