@@ -27,11 +27,11 @@ func (s *Spawner) Private(own string, place int, memory, disk int64, images Imag
 			return nil, err
 		}
 	}
+	if err := s.mount(p); err != nil {
+		p.drop()
+		return nil, err
+	}
 	if disk == 0 {
-		if err := s.mount(p); err != nil {
-			p.drop()
-			return nil, err
-		}
 		p.count()
 	}
 	if err := p.furnish(own, uid, gid); err != nil {
@@ -68,10 +68,11 @@ func (s *Spawner) keep(p *Private) bool {
 func (s *Spawner) mount(p *Private) error {
 	reply := make(chan result, 1)
 	s.jobs <- job{reply: reply, do: func() (err error) {
-		p.room, err = newRoom(p.trees, s.home)
+		p.room, err = newRoom(p.parts, p.shares, s.home)
 		return err
 	}}
 	err := (<-reply).err
-	p.given()
+	closeAll(p.shares)
+	p.shares = nil
 	return err
 }

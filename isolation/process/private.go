@@ -21,12 +21,16 @@ import (
 type Private struct {
 	spawner *Spawner
 	place   int
-	trees   map[string]int
-	// room are namespaces for programs to enter; nil where the child makes its own.
+	// room are the namespaces for programs to enter.
 	room *room
-	// root is the file system that has a bounded size, shared memory aside; our hold on it.
+	// root is the file system that has a bounded size, shared memory aside; our hold on it. parts are what is mounted of it.
 	root *os.File
 	size int64
+	// memory is the file system in memory: root, where the task has no disk.
+	memory *os.File
+	parts  []part
+	// shares are mounts of the host's that lie in a temporary directory, until they are mounted.
+	shares map[string]int
 	// cover is where the program's own directory is mounted, dir its path within root.
 	cover, dir string
 	// furniture are the directories that were made for one program, the inner ones last.
@@ -48,6 +52,12 @@ const (
 	vartmpName = "var-tmp"
 )
 
+// part is a directory of a file system of the program's, and where it is mounted.
+type part struct {
+	in         *os.File
+	name, path string
+}
+
 // full is how much room is left at most in a file system that counts as full, in bytes: less than the block that the
 // program could not write.
 const full = 4096
@@ -55,7 +65,7 @@ const full = 4096
 // newPrivate makes the private part, but for what differs from one program to the next: see furnish. own is a path below one of
 // hidden, or empty. A disk of 0 bytes lies in memory, within size bytes or, with 0, within what the kernel gives to a tmpfs.
 func newPrivate(own string, hidden []string, size, disk int64, images Images) (p *Private, err error) {
-	p = &Private{trees: map[string]int{}, size: size, covers: slices.Concat(temporary, hidden, []string{"/run", "/dev"}), shared: slices.Clone(runKept)}
+	p = &Private{shares: map[string]int{}, size: size, covers: slices.Concat(temporary, hidden, []string{"/run", "/dev"}), shared: slices.Clone(runKept)}
 	defer func() {
 		if err != nil {
 			p.drop()
@@ -66,25 +76,17 @@ func newPrivate(own string, hidden []string, size, disk int64, images Images) (p
 	if err != nil {
 		return p, err
 	}
-	inMemory := os.NewFile(uintptr(fd), "tmpfs")
-	p.root = inMemory
+	p.memory = os.NewFile(uintptr(fd), "tmpfs")
+	p.root = p.memory
 	if disk > 0 {
 		if fd, err = images.make(disk); err != nil {
-			inMemory.Close()
-			p.root = nil
 			return p, err
 		}
 		p.root = os.NewFile(uintptr(fd), "disk")
-		defer inMemory.Close()
 	}
-	for _, d := range []struct {
-		in         *os.File
-		name, path string
-	}{{p.root, tmpPlace, "/tmp"}, {p.root, vartmpName, "/var/tmp"}, {inMemory, shmPlace, "/dev/shm"}} {
+	p.parts = []part{{p.root, tmpPlace, "/tmp"}, {p.root, vartmpName, "/var/tmp"}, {p.memory, shmPlace, "/dev/shm"}}
+	for _, d := range p.parts {
 		if err := directory(d.in, d.name, 0o1777, 0, 0); err != nil {
-			return p, err
-		}
-		if err := p.clone(d.in, d.name, d.path); err != nil {
 			return p, err
 		}
 	}
@@ -108,7 +110,8 @@ func newPrivate(own string, hidden []string, size, disk int64, images Images) (p
 			}
 		}
 	}
-	return p, p.clone(p.root, ownPlace, p.cover)
+	p.parts = append(p.parts, part{p.root, ownPlace, p.cover})
+	return p, nil
 }
 
 // furnish lays out the program's own directory, with the directories that are in it.
@@ -213,7 +216,7 @@ func (p *Private) share(path string) error {
 			return err
 		}
 		for path, fd := range found {
-			p.trees[path] = fd
+			p.shares[path] = fd
 			p.shared = append(p.shared, path)
 		}
 	}
@@ -222,29 +225,13 @@ func (p *Private) share(path string) error {
 
 // point makes a mount point in a temporary directory. What is above it belongs to nobody.
 func (p *Private) point(temporary, rel string, dir bool) error {
+	in := p.parts[slices.IndexFunc(p.parts, func(d part) bool { return d.path == temporary })]
 	first, _, _ := strings.Cut(rel, "/")
-	p.points = append(p.points, map[string]string{"/tmp": tmpPlace, "/var/tmp": vartmpName, "/dev/shm": shmPlace}[temporary]+"/"+first)
-	err := mountPoint(fmt.Sprintf("/proc/self/fd/%d/%s", p.trees[temporary], rel), dir)
-	if err != nil {
+	p.points = append(p.points, in.name+"/"+first)
+	if err := mountPoint(fmt.Sprintf("/proc/self/fd/%d/%s/%s", in.in.Fd(), in.name, rel), dir); err != nil {
 		return fmt.Errorf("cannot make a mount point for %s/%s: %w", temporary, rel, err)
 	}
 	return nil
-}
-
-// clone takes a directory of the file system as the mount for path.
-func (p *Private) clone(in *os.File, name, path string) error {
-	fd, err := unix.OpenTree(int(in.Fd()), name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("cannot take %s: %w", name, err)
-	}
-	p.trees[path] = fd
-	return nil
-}
-
-// given closes what the program has got mounted.
-func (p *Private) given() {
-	closeAll(p.trees)
-	p.trees = nil
 }
 
 // Full reports whether no room is left.
@@ -275,19 +262,13 @@ func (p *Private) Close() {
 }
 
 func (p *Private) drop() {
-	p.given()
+	closeAll(p.shares)
 	p.room.close()
-	if p.root != nil {
-		p.root.Close()
+	for _, f := range []*os.File{p.root, p.memory} {
+		if f != nil {
+			f.Close() // one of them perhaps twice, which does no harm
+		}
 	}
-}
-
-// made returns the namespaces to enter, if there are any.
-func (p *Private) made() *room {
-	if p == nil {
-		return nil
-	}
-	return p.room
 }
 
 func directory(root *os.File, path string, mode, uid, gid uint32) error {

@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,8 @@ func here() (*room, error) {
 	return r, nil
 }
 
-// newRoom makes namespaces with the trees mounted. The calling thread makes them and returns home.
-func newRoom(trees map[string]int, home *room) (*room, error) {
+// newRoom makes namespaces with the parts and the shares mounted. The calling thread makes them and returns home.
+func newRoom(parts []part, shares map[string]int, home *room) (*room, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC); err != nil {
 		return nil, fmt.Errorf("cannot make namespaces: %w", err)
 	}
@@ -41,7 +42,18 @@ func newRoom(trees map[string]int, home *room) (*room, error) {
 			}
 		}
 	}()
-	if err := attach(trees); err != nil {
+	mounts := map[string]int{}
+	defer closeAll(mounts)
+	for _, p := range parts {
+		if _, ok := mounts[p.path]; !ok {
+			if err := onStage(p.in, parts, mounts); err != nil {
+				return nil, err
+			}
+		}
+	}
+	all := maps.Clone(mounts)
+	maps.Copy(all, shares)
+	if err := attach(all); err != nil {
 		return nil, err
 	}
 	r, err := here()
@@ -53,6 +65,30 @@ func newRoom(trees map[string]int, home *room) (*room, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// stage is where file systems are mounted to be taken apart: a directory that is there for sure.
+const stage = "/dev/shm"
+
+// onStage takes the parts of a file system for mounts. Before Linux 6.15 that can be done only while it is mounted.
+func onStage(in *os.File, parts []part, mounts map[string]int) error {
+	if err := unix.MoveMount(int(in.Fd()), "", unix.AT_FDCWD, stage, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("cannot mount a private file system: %w", err)
+	}
+	for _, p := range parts {
+		if p.in != in {
+			continue
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, stage+"/"+p.name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("cannot take %s: %w", p.name, err)
+		}
+		mounts[p.path] = fd
+	}
+	if err := unix.Unmount(stage, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("cannot unmount a private file system: %w", err)
+	}
+	return nil
 }
 
 // watch opens what tells whether the IPC namespace is empty. Such files show the namespace of who opened them.

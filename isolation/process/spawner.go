@@ -301,9 +301,6 @@ func (s *Spawner) Start(p *Program) (pid int, err error) {
 	s.jobs <- job{child: c, reply: reply}
 	r := <-reply
 	runtime.KeepAlive(p)
-	if p.Private != nil {
-		p.Private.given()
-	}
 	if r.err == nil {
 		return r.pid, nil
 	}

@@ -27,14 +27,9 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	}
 	c.add("begin a session", unix.SYS_SETSID)
 	s.limits(c)
-	if room := p.Private.made(); room != nil {
-		c.add("enter its mount namespace", unix.SYS_SETNS, room.mounts.Fd(), unix.CLONE_NEWNS)
-		c.add("enter its IPC namespace", unix.SYS_SETNS, room.ipc.Fd(), unix.CLONE_NEWIPC)
-	} else if p.Private != nil {
-		c.flags |= unix.CLONE_NEWNS | unix.CLONE_NEWIPC
-		for _, path := range sorted(p.Private.trees) {
-			c.add("mount "+path, unix.SYS_MOVE_MOUNT, uintptr(p.Private.trees[path]), c.text(""), cwd, c.text(path), unix.MOVE_MOUNT_F_EMPTY_PATH)
-		}
+	if p.Private != nil {
+		c.add("enter its mount namespace", unix.SYS_SETNS, p.Private.room.mounts.Fd(), unix.CLONE_NEWNS)
+		c.add("enter its IPC namespace", unix.SYS_SETNS, p.Private.room.ipc.Fd(), unix.CLONE_NEWIPC)
 	}
 	if p.NoNetwork {
 		c.flags |= unix.CLONE_NEWNET
