@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
+	"github.com/mayfly/mayfly/isolation/systemd"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/rabbit"
 	"github.com/mayfly/mayfly/queue/tasktype"
@@ -75,7 +76,7 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 		}
 		list = append(list, checkBroker(ctx, c))
 	}
-	list = append(list, checkGroups()...)
+	list = append(list, checkGroups(ctx)...)
 	if err == nil {
 		list = append(list, checkConfinement(c)...)
 	}
@@ -89,8 +90,13 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 }
 
 // checkGroups looks at what limits hold here.
-func checkGroups() []finding {
+func checkGroups(ctx context.Context) []finding {
 	const what = "control groups"
+	if systemd.Booted() && os.Geteuid() == 0 { // as the keeper does
+		if err := systemd.Scope(ctx, fmt.Sprintf("mayfly-check-%d.scope", os.Getpid()), "mayfly check"); err != nil {
+			return []finding{{What: "systemd", Detail: err.Error(), Remedy: "systemctl status; without a scope of their own, workers do not outlive a restart of the service"}}
+		}
+	}
 	root, err := cgroup.Find(fmt.Sprintf("mayfly-check-%d", os.Getpid()))
 	if err != nil {
 		return []finding{{What: what, Detail: err.Error(), Remedy: "run as root, as a systemd service with Delegate=yes, or in a container with --privileged or a writable /sys/fs/cgroup; " +

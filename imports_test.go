@@ -23,7 +23,7 @@ func TestImports(t *testing.T) {
 		{"isolation", nil, "isolation runs programs: it never learns the words task or GPU"},
 		{"isolation/...", []string{"isolation", "internal/..."}, "a mechanism of isolation stands alone"},
 		{"worker", []string{"queue", "isolation", "internal/..."}, "an attempt is a task run in a sandbox, whichever mechanism that is"},
-		{"worker/keeper", []string{"isolation", "isolation/process", "isolation/cgroup", "internal/..."}, "the keeper is the process that forks: it holds the mechanisms, and knows nothing of tasks"},
+		{"worker/keeper", []string{"isolation", "isolation/process", "isolation/cgroup", "isolation/systemd", "internal/..."}, "the keeper is the process that forks: it holds the mechanisms, and knows nothing of tasks"},
 		{"manager", []string{"queue", "worker", "isolation", "internal/..."}, "the manager decides; what it decides upon is handed to it by main"},
 		{"manager/history", []string{"manager", "queue", "internal/..."}, "one outside dependency: the embedded store"},
 		{"api", []string{"manager", "queue", "internal/..."}, "the API shows the manager; it never reaches around it"},

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/mayfly/mayfly/api"
 	"github.com/mayfly/mayfly/cli"
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -157,9 +159,18 @@ func run(ctx context.Context) error {
 		}
 		serving <- err
 	}()
+	tellSystemd(log, daemon.SdNotifyReady)
+	defer context.AfterFunc(intake, func() { tellSystemd(log, daemon.SdNotifyStopping) })()
 	err = m.Run(intake, hurry)
 	stopServing()
 	return errors.Join(err, <-serving)
+}
+
+// tellSystemd says how far we are, where systemd wants to know (Type=notify).
+func tellSystemd(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd not told", logkey.State, state, logkey.Err, err)
+	}
 }
 
 // stopSignals turns SIGTERM and SIGINT into two contexts: the first signal ends intake, the second hurry.

@@ -22,8 +22,6 @@ const spare = 64
 // groups.
 type Root struct {
 	base layout // directories
-	// leaf is where this process went to make room for controllers; empty where it did not have to.
-	leaf string
 	// controllers are those whose limits hold; lacking says what does not, and why.
 	controllers []string
 	lacking     map[string]error
@@ -46,7 +44,7 @@ func Find(name string) (*Root, error) {
 	}
 	r := &Root{base: layout{}, lacking: map[string]error{}}
 	if l.mode() == "unified" {
-		if r.leaf, err = makeRoom(l[unified], name+".keeper"); err != nil {
+		if err = makeRoom(l[unified], leafName); err != nil {
 			r.lacking["limits"] = err
 		}
 	}
@@ -93,25 +91,29 @@ func (r *Root) try(l layout) error {
 	return nil
 }
 
+// leafName is the group that we are in. It is one for all keepers of a container, and is not removed: what we are in we cannot remove,
+// and a scope goes with all that is in it.
+const leafName = "mayfly-keeper"
+
 // makeRoom moves this process out of its group, into leaf below it, where the group is not the hierarchy's root.
-func makeRoom(dir, leaf string) (string, error) {
+func makeRoom(dir, leaf string) error {
 	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); errors.Is(err, os.ErrNotExist) {
-		return "", nil // the root may have both
+		return nil // the root may have both
 	}
 	path := filepath.Join(dir, leaf)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", fmt.Errorf("cannot make a control group for ourselves: %w", err)
+		return fmt.Errorf("cannot make a control group for ourselves: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte("0"), 0); err != nil {
 		os.Remove(path)
-		return "", fmt.Errorf("cannot move to a control group of our own: %w", err)
+		return fmt.Errorf("cannot move to a control group of our own: %w", err)
 	}
 	others := members(dir)
 	if len(others) == 0 {
-		return path, nil
+		return nil
 	}
 	if !filepath.IsAbs(dir) || !insideContainer(dir) {
-		return path, fmt.Errorf("the control group %s has other members (processes %v), so its groups cannot be limited: start the manager as a systemd service, or in a group of its own", dir, others)
+		return fmt.Errorf("the control group %s has other members (processes %v), so its groups cannot be limited: start the manager as a systemd service, or in a group of its own", dir, others)
 	}
 	// In a container the group is the container's, and all of its processes are.
 	for range 10 { // they may fork meanwhile
@@ -119,10 +121,10 @@ func makeRoom(dir, leaf string) (string, error) {
 			_ = os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) // gone, or it shows below
 		}
 		if others = members(dir); len(others) == 0 {
-			return path, nil
+			return nil
 		}
 	}
-	return path, fmt.Errorf("cannot move the processes %v out of the control group %s", others, dir)
+	return fmt.Errorf("cannot move the processes %v out of the control group %s", others, dir)
 }
 
 // insideContainer reports whether the directory is what the hierarchy's mount shows first, without being its root: so it is
@@ -168,9 +170,6 @@ func (r *Root) Lacking() map[string]error { return r.lacking }
 // Place names the root's directories in a text that Restore takes.
 func (r *Root) Place() string {
 	dirs := slices.Sorted(maps.Values(r.base))
-	if r.leaf != "" {
-		dirs = append(dirs, r.leaf)
-	}
 	return strings.Join(slices.Compact(dirs), "\n")
 }
 

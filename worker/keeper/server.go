@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
+	"github.com/mayfly/mayfly/isolation/systemd"
 )
 
 const (
@@ -91,6 +93,7 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, err
 	}
 	if os.Getenv(noCgroups) == "" {
+		s.settleDown()
 		s.groups, err = cgroup.Find(groupName(dir))
 		if err != nil {
 			s.log.Warn("doing without control groups", logkey.Err, err)
@@ -119,6 +122,22 @@ func open(args []string) (*server, net.Listener, error) {
 		s.log.Warn("doing without a part of the sandbox", "part", m.Part, logkey.Err, m.Err)
 	}
 	return s, listener, nil
+}
+
+// scopeLimit is how long systemd may take to make a scope.
+const scopeLimit = 10 * time.Second
+
+// settleDown goes to where control groups can be made that outlive the manager's service.
+func (s *server) settleDown() {
+	if !systemd.Booted() || os.Geteuid() != 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scopeLimit)
+	defer cancel()
+	name := fmt.Sprintf("%s-%d.scope", groupName(s.dir), os.Getpid())
+	if err := systemd.Scope(ctx, name, "Workers of Mayfly in "+s.dir); err != nil {
+		s.log.Warn("staying in the manager's control group: workers may not outlive its service", logkey.Err, err)
+	}
 }
 
 // lock makes sure that there is one keeper per directory. The lock goes with the process.
