@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests need: a C compiler (for the race detector), AMQP clients that are not ours, RabbitMQ 3.10 (the
 # distribution's on Debian 12, elsewhere in a Debian tree) and two more Debian trees with newer RabbitMQ (4.0 from Debian 13,
-# 4.3 from testing), kept in the cache between runs. It does only what is missing, prints what it does, and is silent when
+# 4.3 from testing), kept in the cache between runs; a machine emulator with a kernel and systemd for its guests; Docker's
+# engine. It does only what is missing, prints what it does, and is silent when
 # there is nothing to do. No service is started.
 set -eu
 
@@ -16,7 +17,9 @@ has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null
 
 missing=
 all="debian-13 debian-testing"
-packages="gcc libc6-dev debootstrap amqp-tools python3-pika"
+packages="gcc libc6-dev debootstrap amqp-tools python3-pika procps iproute2 e2fsprogs
+	qemu-system-x86 busybox-static cpio xz-utils zstd linux-image-amd64 systemd dbus docker.io"
+[ "$(dpkg --print-architecture)" = amd64 ] || packages=$(printf '%s' "$packages" | sed 's/qemu-system-x86\|linux-image-amd64//g')
 if grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release 2>/dev/null; then
 	packages="$packages rabbitmq-server"
 else

@@ -47,8 +47,9 @@ func classify(a *Attempt, e *isolation.Exit) Outcome {
 	case e.Signal == 0 && e.Code == 0:
 		o.Cause = queue.CauseNone // whatever it went through on its way
 	case e.OOMKills > 0:
-		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed %s of it at the memory limit of %s",
-			ending(e, &o), processes(e.OOMKills), queue.FormatSize(a.Lease.Memory))
+		// How many, the kernel does not count well: in a group that dies as a whole it counts its first victim twice.
+		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed processes of it at its memory limit of %s",
+			ending(e, &o), queue.FormatSize(a.Lease.Memory))
 	case e.DiskFull:
 		o.Cause, o.Message = queue.CauseDiskFull, fmt.Sprintf("%s: its scratch and temporary directories had no room left in %s",
 			ending(e, &o), room(&a.Lease))
@@ -77,13 +78,6 @@ func ending(e *isolation.Exit, o *Outcome) string {
 		return "the worker was killed by " + o.Signal
 	}
 	return fmt.Sprintf("the worker exited with code %d", e.Code)
-}
-
-func processes(n int64) string {
-	if n == 1 {
-		return "a process"
-	}
-	return fmt.Sprintf("%d processes", n)
 }
 
 // room says how much a worker may write.

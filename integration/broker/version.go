@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/mayfly/mayfly/integration/need"
 )
 
 // Version is one of the supported RabbitMQ versions.
@@ -43,23 +45,14 @@ func (v Version) root() string {
 func (v Version) find(tb testing.TB) (root, server string) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
-		missing(tb, "RabbitMQ %s cannot run here: the tests' brokers need root (namespaces and bind mounts)", v)
+		need.Missing(tb, "RabbitMQ %s cannot run here: the tests' brokers need root (namespaces and bind mounts)", v)
 	}
 	root = v.root()
 	found, _ := filepath.Glob(filepath.Join(root, serverGlob+string(v)+".*"))
 	if len(found) == 0 {
-		missing(tb, "RabbitMQ %s is not installed below %s: run integration/setup.sh", v, root)
+		need.Missing(tb, "RabbitMQ %s is not installed below %s: run integration/setup.sh", v, root)
 	}
 	return root, "/" + serverGlob[:len(serverGlob)-len("rabbitmq_server-")] + filepath.Base(found[0])
-}
-
-// missing skips the test loudly, or fails it where nothing may be skipped.
-func missing(tb testing.TB, format string, args ...any) {
-	tb.Helper()
-	if os.Getenv("MAYFLY_TEST_REQUIRE") == "1" {
-		tb.Fatalf(format, args...)
-	}
-	tb.Skipf("SKIPPED: "+format, args...)
 }
 
 // cache returns the folder in which integration/setup.sh keeps the Debian trees.

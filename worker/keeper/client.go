@@ -264,6 +264,9 @@ func (c *Client) quit() {
 	}
 }
 
+// byeLimit is how long a keeper that is about to end may still answer. It takes milliseconds unless the host is very busy.
+const byeLimit = 15 * time.Second
+
 // connect returns the link to the keeper; where none lives it starts one, or returns nil.
 func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 	c.connecting.Lock()
@@ -278,7 +281,7 @@ func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 		return l, nil
 	}
 	var failure error
-	for range 5 { // a keeper that answers may be about to end
+	for end := time.Now().Add(byeLimit); time.Now().Before(end); { // a keeper that answers may be about to end
 		conn, err := c.dial()
 		if err != nil { // nobody answers: then nobody lives, for a keeper answers from before it says that it is ready
 			if err := c.sweep(); err != nil {
