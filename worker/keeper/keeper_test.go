@@ -98,7 +98,7 @@ func TestTimeout(t *testing.T) {
 			t.Errorf("TERM suffices: %+v", e)
 		}
 		s = b.spec("tidy", "trap 'exit 7' TERM; while :; do sleep 0.01; done")
-		s.Timeout, s.Grace = 100*time.Millisecond, 30*time.Second
+		s.Timeout, s.Grace = 2*time.Second, 30*time.Second
 		if e := b.run(s); e.Stopped != isolation.TimedOut || e.Code != 7 || e.Killed {
 			t.Errorf("exits in its grace: %+v", e)
 		}
@@ -108,12 +108,12 @@ func TestTimeout(t *testing.T) {
 		}
 		s = b.spec("deaf", "")
 		s.Args, s.Env = []string{exe}, append(s.Env, "KEEPER_TEST_ROLE=deaf")
-		s.Timeout = 300 * time.Millisecond
+		s.Timeout = 3 * time.Second
 		if e := b.run(s); e.Stopped != isolation.TimedOut || e.Signal != 9 || !e.Killed {
 			t.Errorf("ignores TERM: %+v", e)
 		}
 		s = b.spec("frozen", "kill -STOP $$; sleep 600")
-		s.Timeout, s.Grace = 100*time.Millisecond, 30*time.Second
+		s.Timeout, s.Grace = 2*time.Second, 30*time.Second
 		if e := b.run(s); e.Stopped != isolation.TimedOut || e.Signal != 15 {
 			t.Errorf("stopped itself: %+v", e)
 		}
@@ -135,11 +135,13 @@ func TestStopByContext(t *testing.T) {
 	eachMode(t, func(t *testing.T, b *bench) {
 		for name, cause := range map[string]error{"asked": nil, "killed": isolation.ErrKill} {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			s := b.spec(name, "trap 'exit 3' TERM; while :; do sleep 0.01; done")
+			s := b.spec(name, "trap 'exit 3' TERM; echo set; while :; do sleep 0.01; done")
 			s.Grace = time.Minute
 			e, err := b.Run(ctx, s, func(isolation.Started) {
-				// The trap is set a moment after the start.
-				go func() { time.Sleep(100 * time.Millisecond); cancel(cause) }()
+				go func() {
+					b.until("the trap is set", func() bool { return b.read(name+".out") != "" })
+					cancel(cause)
+				}()
 			})
 			b.Release(s.ID)
 			if err != nil || e.Stopped != isolation.Asked || (cause == nil) != (e.Code == 3) || (cause != nil) != e.Killed {
