@@ -14,6 +14,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/mayfly/mayfly/isolation/container"
 	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
@@ -57,6 +58,11 @@ type config struct {
 	TaskUser    string   `envconfig:"MAYFLY_TASK_USER" desc:"whom workers run as: a user's name, or a range of ids as 70000-70999, of which each worker gets one; default: a range that no system uses"`
 	TaskHidden  []string `envconfig:"MAYFLY_TASK_HIDDEN" desc:"files and directories that workers do not see, beside Mayfly's own, separated by commas"`
 	TaskWrites  []string `envconfig:"MAYFLY_TASK_WRITABLE" desc:"files and directories of the host that workers may write to, as far as their user may; all else but their own is read-only"`
+	Containers  string   `envconfig:"MAYFLY_CONTAINERS" default:"auto" desc:"auto: run images where Docker answers at the start; on: do not start without it; off: run none"`
+	Docker      string   `envconfig:"MAYFLY_DOCKER" default:"unix:///var/run/docker.sock" desc:"Docker's address"`
+	Pull        string   `envconfig:"MAYFLY_PULL" default:"missing" desc:"when images are pulled: missing, always or never"`
+	RegAuth     string   `envconfig:"MAYFLY_REGISTRY_AUTH" desc:"file with the credentials for registries, in the format of Docker's config.json"`
+	ContainerNW string   `envconfig:"MAYFLY_CONTAINER_NETWORK" default:"bridge" desc:"Docker's network for containers: bridge, host, none, or the name of one"`
 	LogLevel    string   `envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat   string   `envconfig:"MAYFLY_LOG_FORMAT" default:"auto" desc:"text, json, or auto: text on a terminal, JSON otherwise"`
 }
@@ -203,6 +209,12 @@ func (c *config) check() error {
 	if c.TaskPIDs < 1 || c.TaskPIDs > 4<<20 {
 		return wrong("TASK_PIDS", c.TaskPIDs, "it is 1 to 4194304")
 	}
+	if c.Containers != "auto" && c.Containers != "on" && c.Containers != "off" {
+		return wrong("CONTAINERS", c.Containers, "it is auto, on or off")
+	}
+	if !slices.Contains([]container.Pull{container.PullMissing, container.PullAlways, container.PullNever}, container.Pull(c.Pull)) {
+		return wrong("PULL", c.Pull, "it is missing, always or never")
+	}
 	if c.Sandbox != "on" && c.Sandbox != "off" {
 		return wrong("SANDBOX", c.Sandbox, "it is on or off")
 	}
@@ -257,8 +269,8 @@ func (c *config) policy() (process.Policy, error) {
 	}
 	p := process.Policy{Off: c.Sandbox == "off", Users: users, Writable: c.TaskWrites,
 		Hidden: slices.Concat([]string{c.StateDir, "/etc/mayfly"}, c.TaskHidden)}
-	for _, secret := range []string{c.AMQPKey, c.Socket, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rabbitmq"} {
-		if secret != "" && !strings.HasPrefix(secret, "/run/") {
+	for _, secret := range []string{c.AMQPKey, c.Socket, c.RegAuth, strings.TrimPrefix(c.Docker, "unix://"), "/var/lib/docker", "/var/lib/containerd", "/var/lib/rabbitmq"} {
+		if filepath.IsAbs(secret) && !strings.HasPrefix(secret, "/run/") {
 			p.Hidden = append(p.Hidden, secret)
 		}
 	}

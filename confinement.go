@@ -16,7 +16,7 @@ import (
 
 // confinement finds out how far workers can be confined here, says it, and returns what this host cannot do for a task.
 func confinement(p process.Policy, log *slog.Logger) (manager.Cannot, error) {
-	cannot := manager.Cannot{Containers: "runs no containers"}
+	cannot := manager.Cannot{}
 	effective, missing, err := process.Probe(p)
 	if err != nil {
 		return cannot, err
@@ -25,6 +25,9 @@ func confinement(p process.Policy, log *slog.Logger) (manager.Cannot, error) {
 		log.Warn("workers are not confined", logkey.Reason, "MAYFLY_SANDBOX=off")
 		cannot.NoNetwork = "confines no worker (MAYFLY_SANDBOX=off)"
 		cannot.Disk = cannot.NoNetwork
+		if os.Geteuid() != 0 {
+			cannot.Mounts = "is not run by root"
+		}
 		return cannot, nil
 	}
 	log.Info("workers are confined", "parts", strings.Join(effective, ", "))
@@ -36,6 +39,7 @@ func confinement(p process.Policy, log *slog.Logger) (manager.Cannot, error) {
 	if err := why[process.PartMounts]; err != nil {
 		cannot.NoNetwork = "cannot switch a worker's network off: " + err.Error()
 		cannot.Disk = "cannot bound a worker's disk: " + err.Error()
+		cannot.Mounts = err.Error()
 	}
 	if err := why[process.PartDisk]; err != nil {
 		cannot.Disk = "cannot bound a worker's disk: " + err.Error()

@@ -22,6 +22,7 @@ func TestImports(t *testing.T) {
 		{"queue/queuetest", []string{"queue"}, "the conformance suite knows the contract only, never one implementation"},
 		{"isolation", nil, "isolation runs programs: it never learns the words task or GPU"},
 		{"isolation/...", []string{"isolation", "internal/..."}, "a mechanism of isolation stands alone"},
+		{"isolation/container", []string{"isolation", "isolation/cgroup", "internal/..."}, "an engine makes the groups of its containers; ours only reads them"},
 		{"worker", []string{"queue", "isolation", "internal/..."}, "an attempt is a task run in a sandbox, whichever mechanism that is"},
 		{"worker/keeper", []string{"isolation", "isolation/process", "isolation/cgroup", "isolation/systemd", "internal/..."}, "the keeper is the process that forks: it holds the mechanisms, and knows nothing of tasks"},
 		{"manager", []string{"queue", "worker", "isolation", "internal/..."}, "the manager decides; what it decides upon is handed to it by main"},

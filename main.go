@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly/mayfly/api"
 	"github.com/mayfly/mayfly/cli"
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/manager/history"
 	"github.com/mayfly/mayfly/queue"
@@ -106,7 +107,19 @@ func run(ctx context.Context) error {
 	sandbox := keeper.New(keeper.Config{Dir: c.StateDir, Argv: []string{"/proc/self/exe", "keeper"}, Policy: policy, Log: log,
 		Freed: func(attemptID string) { m.Freed(attemptID) }})
 	defer sandbox.Close()
-	runner := worker.New(sandbox, worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
+	engine, why, err := openContainers(intake, c, policy, cannot, log, func(id, words string) { m.Progress(id, words) })
+	if err != nil {
+		return err
+	}
+	cannot.Containers = why
+	router := isolation.Router{Processes: sandbox}
+	detach := sandbox.Detach
+	if engine != nil {
+		defer engine.Close()
+		router.Images = engine
+		detach = func() { sandbox.Detach(); engine.Detach() }
+	}
+	runner := worker.New(router, worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
 		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Log: log})
 
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
@@ -137,7 +150,7 @@ func run(ctx context.Context) error {
 	m = manager.New(c.manager(capacity, cannot), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
 		Broadcast: q.broadcast, ReplyTo: q.replyTo,
-		Runner: runner, History: past, Output: runner.Output, Detach: sandbox.Detach, Sweep: runner.Sweep,
+		Runner: runner, History: past, Output: runner.Output, Detach: detach, Sweep: runner.Sweep,
 		Resolve: func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
 		Log:     log,
 	})

@@ -21,8 +21,9 @@ type Capacity struct {
 
 // Cannot names what a host lacks, in words that follow "this host "; what is empty can be had.
 type Cannot struct {
-	// Containers, NoNetwork and Disk say why no containers are run, no worker's network is off, no disk is bounded.
-	Containers, NoNetwork, Disk string
+	// Containers, NoNetwork, Mounts and Disk say why no containers are run, no worker's network is off, no worker has a file system of
+	// its own, no disk is bounded.
+	Containers, NoNetwork, Mounts, Disk string
 }
 
 // ledger is the one account of what the host has lent. Its caller holds the manager's lock.

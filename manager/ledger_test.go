@@ -32,7 +32,7 @@ func TestLedgerPrice(t *testing.T) {
 
 func TestLedgerNeverAndLacks(t *testing.T) {
 	t.Parallel()
-	l := ledger{total: Capacity{MilliCPU: 2000, Memory: 1000, Disk: 10}, cores: newCorePool(nil), cannot: Cannot{"runs no containers", "cannot 1", "cannot 2"}, defaultMilliCPU: 1000, defaultPIDs: 100}
+	l := ledger{total: Capacity{MilliCPU: 2000, Memory: 1000, Disk: 10}, cores: newCorePool(nil), cannot: Cannot{Containers: "runs no containers", NoNetwork: "cannot 1", Disk: "cannot 2"}, defaultMilliCPU: 1000, defaultPIDs: 100}
 	for _, tt := range []struct {
 		task  queue.Task
 		lease worker.Lease

@@ -59,6 +59,15 @@ func (i Images) make(size int64) (fd int, err error) {
 	return newMount("ext4", map[string]string{"source": name})
 }
 
+// New makes a file system in a file, of that many bytes, and mounts it nowhere.
+func (i Images) New(size int64) (*os.File, error) {
+	fd, err := i.make(size)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "disk"), nil
+}
+
 // loopDevice lends a free loop device to the file, until its last user is gone.
 func loopDevice(f *os.File) (*os.File, string, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)

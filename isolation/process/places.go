@@ -6,7 +6,7 @@ func (s *Spawner) Private(own string, place int, memory, disk int64, images Imag
 	if !s.separates {
 		return nil, nil
 	}
-	uid, gid := s.policy.Users.of(place)
+	uid, gid := s.policy.Users.Of(place)
 	size := memory / 2
 	if disk == 0 {
 		if p := s.kept(place); p != nil {

@@ -102,8 +102,8 @@ func (p *Policy) UserName() string {
 	return p.Users.Name
 }
 
-// of returns the user and group of the n-th program that runs side by side with others.
-func (u Users) of(n int) (uid, gid uint32) {
+// Of returns the user and group of the n-th program that runs side by side with others.
+func (u Users) Of(n int) (uid, gid uint32) {
 	uid = u.First + uint32(n)%max(1, u.Count)
 	if u.GID != 0 {
 		return uid, u.GID

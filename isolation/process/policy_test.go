@@ -41,7 +41,7 @@ func TestUsersOf(t *testing.T) {
 		{Users{First: 100, Count: 3}, 4, 101, 101},
 		{Users{First: 100, Count: 1, GID: 7}, 9, 100, 7},
 	} {
-		if uid, gid := tt.users.of(tt.n); uid != tt.uid || gid != tt.gid {
+		if uid, gid := tt.users.Of(tt.n); uid != tt.uid || gid != tt.gid {
 			t.Errorf("%+v of %d: %d, %d", tt.users, tt.n, uid, gid)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation"
 )
 
 // Private is what one program has to itself of the file system: its temporary directories and its own directory. It is
@@ -57,10 +59,6 @@ type part struct {
 	in         *os.File
 	name, path string
 }
-
-// full is how much room is left at most in a file system that counts as full, in bytes: less than the block that the
-// program could not write.
-const full = 4096
 
 // newPrivate makes the private part, but for what differs from one program to the next: see furnish. own is a path below one of
 // hidden, or empty. A disk of 0 bytes lies in memory, within size bytes or, with 0, within what the kernel gives to a tmpfs.
@@ -240,18 +238,12 @@ func (p *Private) Full() bool {
 	if p == nil || unix.Fstatfs(int(p.root.Fd()), &st) != nil {
 		return false
 	}
-	return st.Bavail*uint64(st.Bsize) < full || st.Files > 0 && st.Ffree == 0
+	return st.Bavail*uint64(st.Bsize) < isolation.FullBelow || st.Files > 0 && st.Ffree == 0
 }
 
 // Open opens a file of the program's own directory, by its path below it, as what it is: not through links of any kind.
 func (p *Private) Open(rel string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(int(p.root.Fd()), filepath.Join(p.dir, rel), &how)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), rel), nil
+	return isolation.OpenBeneath(int(p.root.Fd()), filepath.Join(p.dir, rel))
 }
 
 // Close lets go of it. Nothing of the program may be left.
@@ -284,6 +276,15 @@ func directory(root *os.File, path string, mode, uid, gid uint32) error {
 		return fmt.Errorf("cannot make a private directory: %w", err)
 	}
 	return nil
+}
+
+// NewMemory makes a file system in memory, of at most size bytes or, with 0, what the kernel gives to a tmpfs, and mounts it nowhere.
+func NewMemory(size int64) (*os.File, error) {
+	fd, err := tmpfs(size)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "tmpfs"), nil
 }
 
 // tmpfs makes a file system in memory, of at most size bytes, and mounts it nowhere.

@@ -260,7 +260,7 @@ func (s *Spawner) Own(dir string, place int) error {
 	if !s.changesUser {
 		return nil
 	}
-	uid, gid := s.policy.Users.of(place)
+	uid, gid := s.policy.Users.Of(place)
 	entries, err := os.ReadDir(dir)
 	if err == nil {
 		err = os.Lchown(dir, int(uid), int(gid))
@@ -313,7 +313,7 @@ func (s *Spawner) give(p *Program) error {
 	if !s.changesUser {
 		return nil
 	}
-	uid, gid := s.policy.Users.of(p.Place)
+	uid, gid := s.policy.Users.Of(p.Place)
 	for _, f := range p.Files {
 		info, err := f.Stat()
 		if err != nil {

@@ -76,7 +76,7 @@ func (s *Spawner) renounce(c *child, p *Program) {
 	if !s.changesUser {
 		return
 	}
-	uid, gid := s.policy.Users.of(p.Place)
+	uid, gid := s.policy.Users.Of(p.Place)
 	groups := slices.Clone(s.policy.Users.Groups)
 	if len(groups) == 0 {
 		c.add("give up its groups", unix.SYS_SETGROUPS, 0, 0)

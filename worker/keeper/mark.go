@@ -15,6 +15,9 @@ import (
 // mark of the keeper's directory followed by the program's id.
 const markName = "MAYFLY_WORKER"
 
+// Name is a short name for a state directory, which tells what belongs to it from what belongs to others.
+func Name(dir string) string { return markOf(dir)[:8] }
+
 // markOf is the first part of the marks of all programs of a keeper in dir, and of the name of its control groups.
 func markOf(dir string) string {
 	sum := sha256.Sum256([]byte(dir))

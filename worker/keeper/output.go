@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation"
 )
 
 // pump copies the output of all workers from their pipes to their files: one thread that waits for all pipes at once, so
@@ -148,7 +150,7 @@ func (p *pump) finish(s *stream) int64 {
 		s.close(p.epoll)
 	}
 	if s.dropped > 0 {
-		fmt.Fprintf(s.file, "\n[mayfly: output stopped at %d bytes; %d more bytes were dropped]\n", s.kept, s.dropped)
+		fmt.Fprintf(s.file, isolation.Notice, s.kept, s.dropped)
 	}
 	s.file.Close()
 	return s.dropped

@@ -3,7 +3,6 @@ package keeper
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -355,40 +354,12 @@ func (s *server) await(p *program) {
 var errLeft = errors.New("processes are left")
 
 // carry brings the file that the caller wants of the program's private directory to where the caller looks for it, and
-// returns why not. Only what is a regular file is taken: the program may have put anything there.
+// returns why not.
 func carry(p *program) string {
 	rel, err := filepath.Rel(p.own, p.carry)
 	if p.carry == "" || err != nil {
 		return ""
 	}
 	from, err := p.private.Open(rel)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return ""
-	case errors.Is(err, syscall.ELOOP):
-		return "it is a symbolic link"
-	case err != nil:
-		return reasonOf(err)
-	}
-	defer from.Close()
-	info, err := from.Stat()
-	switch {
-	case err != nil:
-		return reasonOf(err)
-	case !info.Mode().IsRegular():
-		return "it is no regular file"
-	case info.Size() > p.carryMax:
-		return fmt.Sprintf("it has %d bytes, and at most %d are taken", info.Size(), p.carryMax)
-	}
-	to, err := os.OpenFile(p.carry, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return reasonOf(err)
-	}
-	_, err = io.Copy(to, io.LimitReader(from, p.carryMax))
-	if err = errors.Join(err, to.Close()); err != nil {
-		return reasonOf(err)
-	}
-	return ""
+	return isolation.Carry(from, err, p.carry, p.carryMax)
 }
-
-func reasonOf(err error) string { return "it cannot be read: " + err.Error() }

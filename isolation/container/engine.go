@@ -1,0 +1,247 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+)
+
+// Pull says when images are pulled.
+type Pull string
+
+// The times to pull.
+const (
+	PullMissing Pull = "missing" // when the host has none of that name
+	PullAlways  Pull = "always"  // before each attempt
+	PullNever   Pull = "never"
+)
+
+// Config is what an engine needs to know.
+type Config struct {
+	// Host is Docker's address, as unix:///run/docker.sock.
+	Host string
+	// Owner tells the containers of one state directory from those of others.
+	Owner string
+	// Dir is the directory below which all Private directories lie.
+	Dir string
+	// Pull says when images are pulled. Auth is a file in the format of Docker's config.json, with the credentials; it may be empty.
+	Pull Pull
+	Auth string
+	// Network is Docker's network for containers that have one.
+	Network string
+	// User returns the user and group of the n-th container that runs beside others.
+	User func(n int) (uid, gid uint32)
+	// NewDisk makes a file system of that many bytes that is mounted nowhere. It is nil where that cannot be had.
+	NewDisk func(size int64) (*os.File, error)
+	// NewMemory makes one in memory.
+	NewMemory func(size int64) (*os.File, error)
+	// Progress, if not nil, is called while something is waited for, with a few words, and with none when that is over.
+	Progress func(id, words string)
+	Log      *slog.Logger
+}
+
+// Engine is a sandbox that runs images.
+type Engine struct {
+	config Config
+	docker *client.Client
+
+	mu       sync.Mutex
+	detached bool
+	detach   chan struct{} // closed when detached
+	running  map[string]bool
+	ended    map[string]string // container by program id: has an exit that is not released
+	places   []bool
+}
+
+var _ isolation.Sandbox = (*Engine)(nil)
+
+// The labels of a container.
+const (
+	labelOwner = "mayfly.owner"
+	labelSpec  = "mayfly.spec"
+	labelPlace = "mayfly.place"
+)
+
+// New returns an engine. It does not speak to Docker yet.
+func New(c Config) (*Engine, error) {
+	docker, err := client.NewClientWithOpts(client.WithHost(c.Host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("cannot use Docker at %s: %w", c.Host, err)
+	}
+	return &Engine{config: c, docker: docker, detach: make(chan struct{}), running: map[string]bool{}, ended: map[string]string{}}, nil
+}
+
+// Ping asks the engine for its version.
+func (e *Engine) Ping(ctx context.Context) (version string, err error) {
+	v, err := e.docker.ServerVersion(ctx)
+	if err != nil {
+		return "", fmt.Errorf("cannot reach Docker at %s: %w", e.config.Host, err)
+	}
+	return v.Version, nil
+}
+
+// Run implements isolation.Sandbox.
+func (e *Engine) Run(ctx context.Context, spec isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	e.mu.Lock()
+	switch {
+	case e.detached:
+		e.mu.Unlock()
+		return isolation.Exit{}, isolation.ErrDetached
+	case e.running[spec.ID]:
+		e.mu.Unlock()
+		return isolation.Exit{}, fmt.Errorf("cannot run %s: it is being run", spec.ID)
+	}
+	e.running[spec.ID] = true
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		delete(e.running, spec.ID)
+		e.mu.Unlock()
+	}()
+	// What we ask the engine must not end with the program's context, which ends to have it stopped.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	go func() {
+		select {
+		case <-e.detach:
+			cancel()
+		case <-work.Done():
+		}
+	}()
+	r := &run{engine: e, spec: spec, begun: time.Now()}
+	exit, err := r.all(work, ctx, started)
+	var fault *startError
+	switch {
+	case e.isDetached():
+		return isolation.Exit{}, isolation.ErrDetached
+	case errors.As(err, &fault):
+		r.cleanUp(work)
+		return isolation.Exit{StartError: fault.sentence, StartedAt: r.begun, FinishedAt: time.Now()}, nil
+	case err != nil:
+		r.cleanUp(work)
+		return isolation.Exit{}, err
+	}
+	e.mu.Lock()
+	e.ended[spec.ID] = r.id
+	e.mu.Unlock()
+	return exit, nil
+}
+
+// startError is why a program cannot be started: the task's fault.
+type startError struct{ sentence string }
+
+func (e *startError) Error() string { return e.sentence }
+
+// Held implements isolation.Sandbox. What is found that never began is removed.
+func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
+	list, err := e.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelOwner+"="+e.config.Owner))})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the containers of an earlier life: %w", err)
+	}
+	var held []isolation.Held
+	mounted := map[string]bool{}
+	for _, c := range list {
+		spec, err := specOf(c.Labels)
+		if err == nil && c.State != container.StateCreated {
+			var h isolation.Held
+			if h, err = e.heldOf(ctx, c.ID, &spec); err == nil {
+				held = append(held, h)
+				mounted[spec.Private] = true
+				e.takePlace(c.Labels[labelPlace])
+				continue
+			}
+		}
+		if err := e.docker.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			e.config.Log.Error("container not removed", "container", c.ID, logkey.Err, err)
+		}
+	}
+	sweepMounts(e.config.Dir, mounted, e.config.Log)
+	return held, nil
+}
+
+// heldOf says how a container of an earlier life is.
+func (e *Engine) heldOf(ctx context.Context, id string, spec *isolation.Spec) (isolation.Held, error) {
+	c, err := e.docker.ContainerInspect(ctx, id)
+	if err != nil {
+		return isolation.Held{}, err
+	}
+	h := isolation.Held{ID: spec.ID, Note: spec.Note, Started: isolation.Started{PID: c.State.Pid, At: parseTime(c.State.StartedAt)}}
+	if !c.State.Running {
+		h.Exit = &isolation.Exit{Code: c.State.ExitCode}
+		e.mu.Lock()
+		e.ended[spec.ID] = id
+		e.mu.Unlock()
+	}
+	return h, nil
+}
+
+func specOf(labels map[string]string) (isolation.Spec, error) {
+	var spec isolation.Spec
+	err := json.Unmarshal([]byte(labels[labelSpec]), &spec)
+	return spec, err
+}
+
+// Release implements isolation.Sandbox.
+func (e *Engine) Release(id string) {
+	e.mu.Lock()
+	c, ok := e.ended[id]
+	delete(e.ended, id)
+	e.mu.Unlock()
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
+	defer cancel()
+	e.remove(ctx, c)
+}
+
+// removeLimit is how long the removal of a container may take; what is left then is found at the next start.
+const removeLimit = 30 * time.Second
+
+// remove removes a container, and gives its place back.
+func (e *Engine) remove(ctx context.Context, id string) {
+	place := ""
+	if c, err := e.docker.ContainerInspect(ctx, id); err == nil && c.Config != nil {
+		place = c.Config.Labels[labelPlace]
+	}
+	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		e.config.Log.Error("container not removed", "container", id, logkey.Err, err)
+	}
+	e.vacate(place)
+}
+
+// Detach lets go of all programs: all Runs return isolation.ErrDetached, and no new one begins. The containers run on.
+func (e *Engine) Detach() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.detached {
+		e.detached = true
+		close(e.detach)
+	}
+}
+
+func (e *Engine) isDetached() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.detached
+}
+
+// Close lets go of the engine.
+func (e *Engine) Close() error {
+	e.Detach()
+	return e.docker.Close()
+}

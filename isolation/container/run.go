@@ -1,0 +1,407 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/isolation"
+)
+
+// run is one call of Run.
+type run struct {
+	engine *Engine
+	spec   isolation.Spec
+	begun  time.Time
+	id     string // of the container
+	place  int    // -1 where the container has one already
+	// stopped and killed are what was done to it.
+	stopped isolation.Stop
+	killed  bool
+}
+
+// all takes the program from its image to its exit. asked is the context whose end has it stopped.
+func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (isolation.Exit, error) {
+	r.place = -1
+	found, err := r.find(ctx)
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	if !found {
+		if err := r.create(ctx, asked); err != nil {
+			return isolation.Exit{}, err
+		}
+		if err := r.start(ctx); err != nil {
+			return isolation.Exit{}, err
+		}
+	}
+	state, err := r.engine.docker.ContainerInspect(ctx, r.id)
+	if err != nil {
+		return isolation.Exit{}, fmt.Errorf("cannot look at the container: %w", err)
+	}
+	begun := parseTime(state.State.StartedAt)
+	if started != nil {
+		started(isolation.Started{PID: state.State.Pid, At: begun})
+	}
+	// Both end with the container.
+	taken := make(chan output, 1)
+	go func() { taken <- r.takeOutput(ctx) }()
+	meter := startMeter(state.State.Pid)
+	lost, err := r.await(ctx, asked, begun)
+	usage := meter.stop()
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	out := <-taken
+	exit, err := r.exit(ctx, lost)
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	exit.CPU, exit.MemoryPeak = usage.cpu, usage.memory
+	exit.StdoutDropped, exit.StderrDropped = out.stdoutDropped, out.stderrDropped
+	exit.DiskFull, exit.CarryError = r.unmount()
+	return exit, nil
+}
+
+// find looks for the container of an earlier life, and reads from it what it was made from.
+func (r *run) find(ctx context.Context) (bool, error) {
+	list, err := r.engine.docker.ContainerList(ctx, container.ListOptions{All: true,
+		Filters: filters.NewArgs(filters.Arg("name", "^/"+r.name()+"$"), filters.Arg("label", labelOwner+"="+r.engine.config.Owner))})
+	if err != nil {
+		return false, fmt.Errorf("cannot list containers: %w", err)
+	}
+	for _, c := range list {
+		spec, err := specOf(c.Labels)
+		if err != nil || spec.ID != r.spec.ID || c.State == container.StateCreated {
+			continue
+		}
+		r.id, r.spec = c.ID, spec
+		return true, nil
+	}
+	return false, nil
+}
+
+// name is the container's. What Docker does not take in a name is written as _; the label has the id as it is.
+func (r *run) name() string {
+	clean := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-' {
+			return c
+		}
+		return '_'
+	}, r.spec.ID)
+	return "mayfly-" + r.engine.config.Owner + "-" + clean
+}
+
+// create makes the container, with the image and the directory that it needs.
+func (r *run) create(ctx, asked context.Context) error {
+	if err := r.engine.pull(ctx, asked, &r.spec); err != nil {
+		return err
+	}
+	r.place = r.engine.lendPlace()
+	uid, gid := r.engine.config.User(r.place)
+	if err := r.mount(uid, gid); err != nil {
+		return err
+	}
+	config, host, err := r.settings(uid, gid)
+	if err != nil {
+		return err
+	}
+	made, err := r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
+	if errdefs.IsConflict(err) { // one that was created and never begun
+		if err := r.engine.docker.ContainerRemove(ctx, r.name(), container.RemoveOptions{Force: true}); err != nil {
+			return fmt.Errorf("cannot remove a container of the same name: %w", err)
+		}
+		made, err = r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
+	}
+	if err != nil {
+		return r.classify("cannot make the container", err)
+	}
+	r.id = made.ID
+	return nil
+}
+
+// settings are the container's, as Docker wants them.
+func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfig, error) {
+	s, l := &r.spec, &r.spec.Limits
+	kept := *s
+	kept.Args, kept.Env = nil, nil // which may be large, and the container has them
+	label, err := json.Marshal(kept)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot encode the program: %w", err)
+	}
+	config := &container.Config{
+		Image: s.Image, Env: s.Env, WorkingDir: s.Dir, User: fmt.Sprintf("%d:%d", uid, gid),
+		OpenStdin: s.Stdin != "", StdinOnce: s.Stdin != "", AttachStdin: s.Stdin != "",
+		Labels: map[string]string{labelOwner: r.engine.config.Owner, labelSpec: string(label), labelPlace: strconv.Itoa(r.place)},
+	}
+	if len(s.Args) > 0 {
+		config.Entrypoint, config.Cmd = s.Args[:1], s.Args[1:]
+	}
+	yes := true
+	temporary := "rw,nosuid,nodev,exec,mode=1777"
+	if l.Memory > 0 {
+		temporary += ",size=" + strconv.FormatInt(l.Memory/2, 10)
+	}
+	host := &container.HostConfig{
+		NetworkMode: container.NetworkMode(r.engine.config.Network), ReadonlyRootfs: true, CapDrop: []string{"ALL"},
+		SecurityOpt: []string{"no-new-privileges"}, Init: &yes, IpcMode: container.IPCModePrivate, OomScoreAdj: oomScore,
+		Tmpfs: map[string]string{"/tmp": temporary, "/var/tmp": temporary}, ShmSize: l.Memory / 2,
+		// The engine's log is where the output is read from, also after a restart. It is bounded, and a little larger than what is kept.
+		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.FormatInt(logSize(s.OutputMax), 10), "max-file": "2"}},
+		Resources: container.Resources{Memory: l.Memory, MemorySwap: l.Memory},
+	}
+	if s.Private != "" {
+		host.Binds = []string{s.Private + ":" + s.Private + ":rprivate"}
+	}
+	if s.NoNetwork {
+		host.NetworkMode = "none"
+	}
+	if l.PIDs > 0 {
+		pids := l.PIDs + 1 // the container's init is none of the program's
+		host.PidsLimit = &pids
+	}
+	cores := make([]string, len(l.Cores))
+	for i, n := range l.Cores {
+		cores[i] = strconv.Itoa(n)
+	}
+	host.CpusetCpus = strings.Join(cores, ",")
+	if int64(len(cores))*1000 != l.MilliCPU { // whole cores of its own need no quota
+		host.NanoCPUs = l.MilliCPU * 1e6
+	}
+	host.CPUShares = max(2, l.MilliCPU*1024/1000)
+	return config, host, nil
+}
+
+// oomScore is a program's oom_score_adj, as that of a process is.
+const oomScore = 500
+
+// start attaches to its standard input, starts the container and feeds it.
+func (r *run) start(ctx context.Context) error {
+	if r.spec.Stdin == "" {
+		return r.begin(ctx)
+	}
+	in, err := os.Open(r.spec.Stdin)
+	if err != nil {
+		return fmt.Errorf("cannot open the standard input: %w", err)
+	}
+	conn, err := r.engine.docker.ContainerAttach(ctx, r.id, container.AttachOptions{Stream: true, Stdin: true})
+	if err != nil {
+		in.Close()
+		return fmt.Errorf("cannot attach to the container: %w", err)
+	}
+	go func() {
+		defer in.Close()
+		defer conn.Close()
+		_, _ = io.Copy(conn.Conn, in) // a program that does not read its input is no fault
+		_ = conn.CloseWrite()
+		_, _ = io.Copy(io.Discard, conn.Reader) // until the container ends: the engine cuts the input off when we go
+	}()
+	return r.begin(ctx)
+}
+
+func (r *run) begin(ctx context.Context) error {
+	if err := r.engine.docker.ContainerStart(ctx, r.id, container.StartOptions{}); err != nil {
+		return r.classify("cannot start the container", err)
+	}
+	return nil
+}
+
+// classify tells what the program is to blame for from what the engine or the host is. The engine says so in words only.
+func (r *run) classify(what string, err error) error {
+	text := err.Error()
+	for _, words := range []string{"executable file not found", "no such file or directory: unknown", "permission denied: unknown", "exec format error",
+		"No command specified", "not an absolute path", "Cwd must be an absolute path", "is a directory: unknown"} {
+		if strings.Contains(text, words) && !strings.Contains(text, "mount") {
+			return &startError{fmt.Sprintf("cannot start it in %s: %s", r.spec.Image, innermost(text))}
+		}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// innermost is the last part of the engine's chain of words that says something.
+func innermost(text string) string {
+	text = strings.TrimSuffix(text, ": unknown")
+	if _, after, ok := strings.Cut(text, "starting container process caused: "); ok {
+		text = after
+	}
+	return strings.TrimPrefix(text, "Error response from daemon: ")
+}
+
+// exit asks the engine how the container ended.
+func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
+	c, err := r.engine.docker.ContainerInspect(ctx, r.id)
+	if err != nil {
+		return isolation.Exit{}, fmt.Errorf("cannot find out how the container ended: %w", err)
+	}
+	exit := isolation.Exit{Stopped: r.stopped, Killed: r.killed, Code: c.State.ExitCode,
+		StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt)}
+	if exit.FinishedAt.Before(exit.StartedAt) { // by a hair, of a short one: the engine reads two clocks
+		exit.FinishedAt = exit.StartedAt
+	}
+	if c.State.OOMKilled {
+		exit.OOMKills = 1
+	}
+	// The engine tells a signal as 128 plus its number, as a shell does. What we sent, and what the kernel sends at the memory limit,
+	// is known to have been one.
+	if n := exit.Code - 128; (n == int(syscall.SIGKILL) && (r.killed || c.State.OOMKilled)) || (n == int(syscall.SIGTERM) && r.stopped != isolation.NotStopped) {
+		exit.Signal, exit.Code = n, 0
+	}
+	exit.StartError = r.initFault(exit.Code)
+	exit.Lost = lost && r.stopped == isolation.NotStopped && (c.State.ExitCode == 137 || c.State.ExitCode == 143 || c.State.ExitCode == 255)
+	return exit, nil
+}
+
+// initFault is what the container's init says when it cannot execute the program, which it does on the standard error.
+func (r *run) initFault(code int) string {
+	if code != 126 && code != 127 { // as a shell's: not executable, not found
+		return ""
+	}
+	text, err := os.ReadFile(r.spec.Stderr)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text[:min(len(text), 4096)])) {
+		if _, what, ok := strings.Cut(line, "] exec "); ok && strings.HasPrefix(line, "[FATAL tini (") {
+			return fmt.Sprintf("cannot start it in %s: exec %s", r.spec.Image, strings.TrimSpace(what))
+		}
+	}
+	return ""
+}
+
+// cleanUp removes what was made for a program that did not start.
+func (r *run) cleanUp(ctx context.Context) {
+	if r.id != "" {
+		r.engine.remove(ctx, r.id)
+	} else if r.place >= 0 {
+		r.engine.vacate(strconv.Itoa(r.place))
+	}
+	r.unmount()
+	if r.engine.config.Progress != nil {
+		r.engine.config.Progress(r.spec.ID, "")
+	}
+}
+
+func parseTime(s string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// await waits until the container has ended, and stops it when its time is over or somebody asks for that. lost says that the engine
+// was away meanwhile.
+func (r *run) await(ctx, asked context.Context, begun time.Time) (lost bool, err error) {
+	ended := make(chan error, 1)
+	wait := func() { ended <- r.ended(ctx) }
+	go wait()
+	var timeout, grace <-chan time.Time
+	if r.spec.Timeout > 0 {
+		t := time.NewTimer(time.Until(begun.Add(r.spec.Timeout)))
+		defer t.Stop()
+		timeout = t.C
+	}
+	stop := asked.Done()
+	for {
+		select {
+		case err := <-ended:
+			if err == nil {
+				return lost, nil
+			}
+			if ctx.Err() != nil {
+				return lost, ctx.Err()
+			}
+			r.engine.config.Log.Warn("lost sight of a container", "program", r.spec.ID, logkey.Err, err)
+			lost = true
+			if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
+				return lost, err
+			}
+			if r.stopped != isolation.NotStopped && grace == nil {
+				r.kill(ctx) // what was said before may not have arrived
+			}
+			go wait()
+		case <-timeout:
+			timeout = nil
+			grace = r.stop(ctx, isolation.TimedOut, false)
+		case <-stop:
+			stop = nil
+			grace = r.stop(ctx, isolation.Asked, errors.Is(context.Cause(asked), isolation.ErrKill))
+		case <-grace:
+			grace = nil
+			r.kill(ctx)
+		}
+	}
+}
+
+// ended returns when the container does not run.
+func (r *run) ended(ctx context.Context) error {
+	waiting, failed := r.engine.docker.ContainerWait(ctx, r.id, container.WaitConditionNotRunning)
+	select {
+	case w := <-waiting:
+		if w.Error != nil {
+			return errors.New(w.Error.Message)
+		}
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// stop asks the program to end, and returns when its grace is over.
+func (r *run) stop(ctx context.Context, why isolation.Stop, kill bool) <-chan time.Time {
+	if r.stopped == isolation.NotStopped {
+		r.stopped = why
+	} else if !kill {
+		return nil
+	}
+	if kill || r.spec.Grace == 0 {
+		r.kill(ctx)
+		return nil
+	}
+	if err := r.engine.docker.ContainerKill(ctx, r.id, "SIGTERM"); err != nil {
+		r.engine.config.Log.Warn("container not asked to end", "program", r.spec.ID, logkey.Err, err)
+	}
+	return time.After(r.spec.Grace)
+}
+
+func (r *run) kill(ctx context.Context) {
+	r.killed = true
+	if err := r.engine.docker.ContainerKill(ctx, r.id, "SIGKILL"); err != nil {
+		r.engine.config.Log.Warn("container not killed", "program", r.spec.ID, logkey.Err, err)
+	}
+}
+
+// awayLimit is how long the engine may be away before its containers are taken for lost.
+const awayLimit = 10 * time.Minute
+
+// comeBack waits until the engine answers again.
+func (e *Engine) comeBack(ctx context.Context, id string) error {
+	if e.config.Progress != nil {
+		e.config.Progress(id, "waits for Docker to answer again")
+		defer e.config.Progress(id, "")
+	}
+	var err error
+	for end := time.Now().Add(awayLimit); time.Now().Before(end); {
+		if _, err = e.docker.Ping(ctx); err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return fmt.Errorf("cannot reach Docker for %s: %w", awayLimit, err)
+}
