@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/worker/keeper"
 )
 
 // patienceLimit bounds every wait of these tests. It is no expectation: loaded machines are slow.
@@ -253,6 +254,16 @@ func (h *host) nothingLeft() {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if strings.Contains(string(mounts), h.dir) {
+		h.tb.Errorf("a mount is left: %s", mounts)
+	}
+	groups := "mayfly-" + keeper.Name(filepath.Join(h.dir, "state"))
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/", "/sys/fs/cgroup/*/*/*/"} {
+		if left, _ := filepath.Glob(pattern + groups); len(left) > 0 {
+			h.tb.Errorf("control groups left: %v", left)
+		}
 	}
 	for _, socket := range []string{h.socket, filepath.Join(h.dir, "state/keeper.sock")} {
 		if _, err := os.Lstat(socket); err == nil {

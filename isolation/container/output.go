@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -45,8 +47,11 @@ const readAgain = 1 << 20
 // output says what of the program's output was not kept.
 type output struct{ stdoutDropped, stderrDropped int64 }
 
-// takeOutput copies what the container says to the files, from its beginning to its end.
-func (r *run) takeOutput(ctx context.Context) output {
+// again is the pause before a log is read anew.
+const again = 100 * time.Millisecond
+
+// takeOutput copies what the container says to the files, from its beginning to its end; or, once following is over, to where it is.
+func (r *run) takeOutput(ctx, following context.Context) output {
 	stdout, err := newCapped(r.spec.Stdout, r.spec.OutputMax)
 	if err != nil {
 		r.engine.config.Log.Error("output not kept", "program", r.spec.ID, logkey.Err, err)
@@ -61,7 +66,7 @@ func (r *run) takeOutput(ctx context.Context) output {
 		}
 		defer stderr.finish()
 	}
-	read := func(follow bool) error {
+	read := func(ctx context.Context, follow bool) error {
 		stdout.rewind()
 		stderr.rewind()
 		logs, err := r.engine.docker.ContainerLogs(ctx, r.id, container.LogsOptions{ShowStdout: true, ShowStderr: true, Follow: follow})
@@ -72,21 +77,28 @@ func (r *run) takeOutput(ctx context.Context) output {
 		return err
 	}
 	for {
-		err := read(true)
-		if ctx.Err() != nil {
+		err := read(following, true)
+		if following.Err() != nil {
+			_ = read(ctx, false)
 			break
 		}
-		if err == nil {
-			// The engine also ends the stream in good order when it goes down itself.
-			if c, look := r.engine.docker.ContainerInspect(ctx, r.id); look == nil && !c.State.Running {
-				// Who follows the log of a container that ends soon is told too early that it is over, now and then.
-				if stdout.kept+stdout.dropped+stderr.kept+stderr.dropped < readAgain {
-					_ = read(false)
-				}
-				break
-			}
+		c, look := r.engine.docker.ContainerInspect(ctx, r.id)
+		if errdefs.IsNotFound(look) {
+			break
 		}
-		if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
+		// The engine also ends the stream in good order when it goes down itself.
+		if err == nil && look == nil && !c.State.Running {
+			// Who follows the log of a container that ends soon is told too early that it is over, now and then.
+			if stdout.kept+stdout.dropped+stderr.kept+stderr.dropped < readAgain {
+				_ = read(ctx, false)
+			}
+			break
+		}
+		select {
+		case <-time.After(again): // what failed at once fails at once again
+		case <-following.Done():
+		}
+		if err := r.engine.comeBack(following, r.spec.ID); err != nil && ctx.Err() != nil {
 			break
 		}
 	}

@@ -35,6 +35,9 @@ type run struct {
 // all takes the program from its image to its exit. asked is the context whose end has it stopped.
 func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (isolation.Exit, error) {
 	r.place = -1
+	if err := r.reach(ctx, asked); err != nil {
+		return isolation.Exit{}, err
+	}
 	found, err := r.find(ctx)
 	if err != nil {
 		return isolation.Exit{}, err
@@ -56,15 +59,19 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 		started(isolation.Started{PID: state.State.Pid, At: begun})
 	}
 	// Both end with the container.
+	following, letGo := context.WithCancel(ctx)
+	defer letGo()
 	taken := make(chan output, 1)
-	go func() { taken <- r.takeOutput(ctx) }()
+	go func() { taken <- r.takeOutput(ctx, following) }()
 	meter := startMeter(state.State.Pid)
 	lost, err := r.await(ctx, asked, begun)
 	usage := meter.stop()
 	if err != nil {
 		return isolation.Exit{}, err
 	}
+	patience := time.AfterFunc(followLimit, letGo)
 	out := <-taken
+	patience.Stop()
 	exit, err := r.exit(ctx, lost)
 	if err != nil {
 		return isolation.Exit{}, err
@@ -73,6 +80,19 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	exit.StdoutDropped, exit.StderrDropped = out.stdoutDropped, out.stderrDropped
 	exit.DiskFull, exit.CarryError = r.unmount()
 	return exit, nil
+}
+
+// followLimit is how long the engine may go on with the log of a container that has ended. Much of it may be under way still; but an
+// engine that was restarted has been seen to never come to its end.
+const followLimit = 30 * time.Second
+
+// reach waits for an engine that does not answer, which is no reason for all tasks to fail one after the other, unless somebody
+// asks for an end.
+func (r *run) reach(ctx, asked context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(asked, cancel)()
+	return r.engine.comeBack(ctx, r.spec.ID)
 }
 
 // find looks for the container of an earlier life, and reads from it what it was made from.
@@ -282,15 +302,18 @@ func (r *run) initFault(code int) string {
 
 // cleanUp removes what was made for a program that did not start.
 func (r *run) cleanUp(ctx context.Context) {
-	if r.id != "" {
-		r.engine.remove(ctx, r.id)
-	} else if r.place >= 0 {
+	if r.id != "" || r.place >= 0 {
+		// By its name, for the answer that had its id may be lost. An engine that is away has it still when it comes back.
+		if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
+			r.engine.config.Log.Error("container not removed", "program", r.spec.ID, logkey.Err, err)
+		}
+		r.engine.remove(ctx, r.name())
+	}
+	if r.place >= 0 {
 		r.engine.vacate(strconv.Itoa(r.place))
 	}
 	r.unmount()
-	if r.engine.config.Progress != nil {
-		r.engine.config.Progress(r.spec.ID, "")
-	}
+	r.engine.progress(r.spec.ID, "")
 }
 
 func parseTime(s string) time.Time {
@@ -388,11 +411,12 @@ const awayLimit = 10 * time.Minute
 
 // comeBack waits until the engine answers again.
 func (e *Engine) comeBack(ctx context.Context, id string) error {
-	if e.config.Progress != nil {
-		e.config.Progress(id, "waits for Docker to answer again")
-		defer e.config.Progress(id, "")
+	_, err := e.docker.Ping(ctx)
+	if err == nil {
+		return nil
 	}
-	var err error
+	e.progress(id, "waits for Docker to answer")
+	defer e.progress(id, "")
 	for end := time.Now().Add(awayLimit); time.Now().Before(end); {
 		if _, err = e.docker.Ping(ctx); err == nil {
 			return nil
