@@ -33,6 +33,8 @@ type host struct {
 	// shared is a directory that workers may write to.
 	shared string
 	env    []string
+	// enter goes before the manager's command line.
+	enter  []string
 	socket string
 	http   *http.Client
 
@@ -106,7 +108,8 @@ func (h *host) environ() []string {
 // start runs a manager and returns when its API answers.
 func (h *host) start() {
 	h.tb.Helper()
-	cmd := exec.Command(binary, "run")
+	argv := append(h.enter[:len(h.enter):len(h.enter)], binary, "run")
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = h.environ()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

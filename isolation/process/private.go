@@ -170,7 +170,7 @@ func (p *Private) resize(size int64) error {
 		return err
 	}
 	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "size", sizeOption(size)); err != nil {
+	if err := errors.Join(unix.FsconfigSetString(fs, "size", sizeOption(size)), unix.FsconfigSetString(fs, "nr_inodes", inodesOption(size))); err != nil {
 		return err
 	}
 	if err := unix.FsconfigReconfigure(fs); err != nil {
@@ -291,12 +291,16 @@ func NewMemory(size int64) (*os.File, error) {
 func tmpfs(size int64) (int, error) {
 	options := map[string]string{"mode": "0755"}
 	if size > 0 {
-		options["size"] = sizeOption(size)
+		options["size"], options["nr_inodes"] = sizeOption(size), inodesOption(size)
 	}
 	return newMount("tmpfs", options)
 }
 
 func sizeOption(size int64) string { return strconv.FormatInt(max(size, 1<<16), 10) }
+
+// inodesOption bounds the number of files, each of which takes a good kilobyte of kernel memory, so that files without content are
+// refused before the program's memory is at its end for them.
+func inodesOption(size int64) string { return strconv.FormatInt(max(size/4096, 1024), 10) }
 
 func newMount(kind string, options map[string]string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)

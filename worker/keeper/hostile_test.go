@@ -1,11 +1,8 @@
 package keeper
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,75 +10,18 @@ import (
 	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/integration/fence"
 	"github.com/mayfly/mayfly/isolation"
 )
 
-// What a fence holds back, if the limits of what is tested in it do not.
-const (
-	fenceMemory = 1 << 30
-	fencePIDs   = 1000
-)
-
-// fence makes a control group with limits on memory and processes, and has the bench's keeper started in it. Hostile
-// programs are run only so: what gets out of its own limits must not get at the machine.
+// fence has the bench's keeper started in a fence. Hostile programs are run only so.
 func (b *bench) fence() {
 	b.t.Helper()
-	name := fmt.Sprintf("mayfly-fence-%d-%d", os.Getpid(), time.Now().UnixNano())
-	own, path2, err := cgroups.ParseCgroupFileUnified("/proc/self/cgroup")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var joins []string
-	put := func(dir string, values map[string]string) {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			b.t.Skipf("no fence can be made: %v", err)
-		}
-		b.t.Cleanup(func() { removeFence(b.t, dir) })
-		for file, value := range values {
-			if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
-				b.t.Fatalf("no fence can be made: %v", err)
-			}
-		}
-		joins = append(joins, filepath.Join(dir, "cgroup.procs"))
-	}
-	memory, pids := strconv.Itoa(fenceMemory), strconv.Itoa(fencePIDs)
-	if cgroups.Mode() == cgroups.Unified {
-		top := "/sys/fs/cgroup"
-		if err := os.WriteFile(top+"/cgroup.subtree_control", []byte("+memory +pids +cpu +cpuset"), 0); err != nil {
-			b.t.Skipf("no fence can be made: %v", err)
-		}
-		put(filepath.Join(top, name), map[string]string{"memory.max": memory, "memory.swap.max": "0", "pids.max": pids})
-	} else {
-		put(filepath.Join("/sys/fs/cgroup/memory", own["memory"], name), map[string]string{"memory.limit_in_bytes": memory})
-		put(filepath.Join("/sys/fs/cgroup/pids", own["pids"], name), map[string]string{"pids.max": pids})
-		put(filepath.Join("/sys/fs/cgroup/unified", path2, name), nil)
-	}
+	enter := fence.New(b.t)
 	b.Close()
-	enter := "for f in " + strings.Join(joins, " ") + "; do echo $$ >$f || exit 1; done; exec /proc/" + strconv.Itoa(os.Getpid()) + `/exe "$@"`
 	c := b.config
-	c.Argv = []string{"/bin/sh", "-c", enter, "keeper"}
+	c.Argv = append(enter, fmt.Sprintf("/proc/%d/exe", os.Getpid()))
 	b.Client = New(c)
-}
-
-// removeFence waits until a fence is empty, kills what is left after a while, and removes it.
-func removeFence(t testing.TB, dir string) {
-	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		left, _ := filepath.Glob(dir + "/*/cgroup.procs")
-		for _, file := range left {
-			os.Remove(filepath.Dir(file))
-		}
-		if err = os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
-			return
-		}
-	}
-	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	for pid := range strings.FieldsSeq(string(text)) {
-		if n, err := strconv.Atoi(pid); err == nil {
-			_ = unix.Kill(n, unix.SIGKILL)
-		}
-	}
-	t.Errorf("the fence is not empty: %v, processes %s", err, text)
 }
 
 // TestHostile runs programs that take what they can and defend themselves. Each ends within its limits, and nothing of it is left.
