@@ -62,9 +62,12 @@ type Engine struct {
 	detached bool
 	detach   chan struct{} // closed when detached
 	running  map[string]bool
-	ended    map[string]string // container by program id: has an exit that is not released
+	kept     map[string]kept // by program id: of an earlier life, or has an exit that is not released
 	places   []bool
 }
+
+// kept is a container that is there.
+type kept struct{ container, place string }
 
 var _ isolation.Sandbox = (*Engine)(nil)
 
@@ -81,7 +84,7 @@ func New(c Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use Docker at %s: %w", c.Host, err)
 	}
-	return &Engine{config: c, docker: docker, detach: make(chan struct{}), running: map[string]bool{}, ended: map[string]string{}}, nil
+	return &Engine{config: c, docker: docker, detach: make(chan struct{}), running: map[string]bool{}, kept: map[string]kept{}}, nil
 }
 
 // Ping asks the engine for its version.
@@ -135,7 +138,7 @@ func (e *Engine) Run(ctx context.Context, spec isolation.Spec, started func(isol
 		return isolation.Exit{}, err
 	}
 	e.mu.Lock()
-	e.ended[spec.ID] = r.id
+	e.kept[spec.ID] = kept{r.id, r.label}
 	e.mu.Unlock()
 	return exit, nil
 }
@@ -158,6 +161,9 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 		if err == nil && c.State != container.StateCreated {
 			var h isolation.Held
 			if h, err = e.heldOf(ctx, c.ID, &spec); err == nil {
+				e.mu.Lock()
+				e.kept[spec.ID] = kept{c.ID, c.Labels[labelPlace]}
+				e.mu.Unlock()
 				held = append(held, h)
 				mounted[spec.Private] = true
 				e.takePlace(c.Labels[labelPlace])
@@ -167,6 +173,7 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 		if err := e.docker.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
 			e.config.Log.Error("container not removed", "container", c.ID, logkey.Err, err)
 		}
+		killOrphans(c.ID)
 	}
 	sweepMounts(e.config.Dir, mounted, e.config.Log)
 	return held, nil
@@ -181,9 +188,6 @@ func (e *Engine) heldOf(ctx context.Context, id string, spec *isolation.Spec) (i
 	h := isolation.Held{ID: spec.ID, Note: spec.Note, Started: isolation.Started{PID: c.State.Pid, At: parseTime(c.State.StartedAt)}}
 	if !c.State.Running {
 		h.Exit = &isolation.Exit{Code: c.State.ExitCode}
-		e.mu.Lock()
-		e.ended[spec.ID] = id
-		e.mu.Unlock()
 	}
 	return h, nil
 }
@@ -197,26 +201,26 @@ func specOf(labels map[string]string) (isolation.Spec, error) {
 // Release implements isolation.Sandbox.
 func (e *Engine) Release(id string) {
 	e.mu.Lock()
-	c, ok := e.ended[id]
-	delete(e.ended, id)
+	c, ok := e.kept[id]
+	if e.running[id] {
+		ok = false
+	} else {
+		delete(e.kept, id)
+	}
 	e.mu.Unlock()
 	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
 	defer cancel()
-	e.remove(ctx, c)
+	e.remove(ctx, c.container, c.place)
 }
 
 // removeLimit is how long the removal of a container may take; what is left then is found at the next start.
 const removeLimit = 30 * time.Second
 
 // remove removes a container, and gives its place back.
-func (e *Engine) remove(ctx context.Context, id string) {
-	place := ""
-	if c, err := e.docker.ContainerInspect(ctx, id); err == nil && c.Config != nil {
-		place = c.Config.Labels[labelPlace]
-	}
+func (e *Engine) remove(ctx context.Context, id, place string) {
 	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
 		e.config.Log.Error("container not removed", "container", id, logkey.Err, err)

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -50,8 +49,11 @@ type output struct{ stdoutDropped, stderrDropped int64 }
 // again is the pause before a log is read anew.
 const again = 100 * time.Millisecond
 
-// takeOutput copies what the container says to the files, from its beginning to its end; or, once following is over, to where it is.
-func (r *run) takeOutput(ctx, following context.Context) output {
+// lookLimit is how old a container must be for its output to be followed. The output of one that ends sooner is read then.
+const lookLimit = 300 * time.Millisecond
+
+// takeOutput copies what the container says to the files, from its beginning to its end; or, once it is to give up, to where it is.
+func (r *run) takeOutput(ctx, giveUp context.Context, ended <-chan struct{}) output {
 	stdout, err := newCapped(r.spec.Stdout, r.spec.OutputMax)
 	if err != nil {
 		r.engine.config.Log.Error("output not kept", "program", r.spec.ID, logkey.Err, err)
@@ -76,30 +78,14 @@ func (r *run) takeOutput(ctx, following context.Context) output {
 		}
 		return err
 	}
-	for {
-		err := read(following, true)
-		if following.Err() != nil {
+	select {
+	case <-ended: // one look is enough
+		_ = read(ctx, false)
+	case <-time.After(lookLimit):
+		r.follow(ctx, giveUp, ended, read)
+		// Who follows the log of a container is told too early that it is over, now and then.
+		if stdout.kept+stdout.dropped+stderr.kept+stderr.dropped < readAgain {
 			_ = read(ctx, false)
-			break
-		}
-		c, look := r.engine.docker.ContainerInspect(ctx, r.id)
-		if errdefs.IsNotFound(look) {
-			break
-		}
-		// The engine also ends the stream in good order when it goes down itself.
-		if err == nil && look == nil && !c.State.Running {
-			// Who follows the log of a container that ends soon is told too early that it is over, now and then.
-			if stdout.kept+stdout.dropped+stderr.kept+stderr.dropped < readAgain {
-				_ = read(ctx, false)
-			}
-			break
-		}
-		select {
-		case <-time.After(again): // what failed at once fails at once again
-		case <-following.Done():
-		}
-		if err := r.engine.comeBack(following, r.spec.ID); err != nil && ctx.Err() != nil {
-			break
 		}
 	}
 	out := output{stdoutDropped: stdout.dropped}
@@ -107,6 +93,24 @@ func (r *run) takeOutput(ctx, following context.Context) output {
 		out.stderrDropped = stderr.dropped
 	}
 	return out
+}
+
+// follow reads the log until the container has ended, and anew when the engine was away.
+func (r *run) follow(ctx, giveUp context.Context, ended <-chan struct{}, read func(ctx context.Context, follow bool) error) {
+	for {
+		err := read(giveUp, true)
+		select {
+		case <-giveUp.Done():
+			_ = read(ctx, false)
+			return
+		case <-ended:
+			if err == nil {
+				return
+			}
+		case <-time.After(again): // the stream also ends when the engine does, and what failed at once fails at once again
+		}
+		_ = r.engine.comeBack(giveUp, r.spec.ID)
+	}
 }
 
 // capped is a file that takes a number of bytes and counts the others.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
@@ -26,7 +26,7 @@ type run struct {
 	spec   isolation.Spec
 	begun  time.Time
 	id     string // of the container
-	place  int    // -1 where the container has one already
+	label  string // its place; empty while it has none
 	// stopped and killed are what was done to it.
 	stopped isolation.Stop
 	killed  bool
@@ -34,18 +34,16 @@ type run struct {
 
 // all takes the program from its image to its exit. asked is the context whose end has it stopped.
 func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (isolation.Exit, error) {
-	r.place = -1
-	if err := r.reach(ctx, asked); err != nil {
-		return isolation.Exit{}, err
-	}
 	found, err := r.find(ctx)
 	if err != nil {
 		return isolation.Exit{}, err
 	}
 	if !found {
-		if err := r.create(ctx, asked); err != nil {
+		if found, err = r.create(ctx, asked); err != nil {
 			return isolation.Exit{}, err
 		}
+	}
+	if !found {
 		if err := r.start(ctx); err != nil {
 			return isolation.Exit{}, err
 		}
@@ -58,19 +56,19 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	if started != nil {
 		started(isolation.Started{PID: state.State.Pid, At: begun})
 	}
-	// Both end with the container.
-	following, letGo := context.WithCancel(ctx)
+	ended, following := make(chan struct{}), make(chan output, 1)
+	giveUp, letGo := context.WithCancel(ctx)
 	defer letGo()
-	taken := make(chan output, 1)
-	go func() { taken <- r.takeOutput(ctx, following) }()
+	go func() { following <- r.takeOutput(ctx, giveUp, ended) }()
 	meter := startMeter(state.State.Pid)
 	lost, err := r.await(ctx, asked, begun)
 	usage := meter.stop()
+	close(ended)
 	if err != nil {
 		return isolation.Exit{}, err
 	}
 	patience := time.AfterFunc(followLimit, letGo)
-	out := <-taken
+	out := <-following
 	patience.Stop()
 	exit, err := r.exit(ctx, lost)
 	if err != nil {
@@ -95,22 +93,29 @@ func (r *run) reach(ctx, asked context.Context) error {
 	return r.engine.comeBack(ctx, r.spec.ID)
 }
 
-// find looks for the container of an earlier life, and reads from it what it was made from.
+// find takes a container that is there already: of an earlier life.
 func (r *run) find(ctx context.Context) (bool, error) {
-	list, err := r.engine.docker.ContainerList(ctx, container.ListOptions{All: true,
-		Filters: filters.NewArgs(filters.Arg("name", "^/"+r.name()+"$"), filters.Arg("label", labelOwner+"="+r.engine.config.Owner))})
+	r.engine.mu.Lock()
+	k, ok := r.engine.kept[r.spec.ID]
+	r.engine.mu.Unlock()
+	if !ok {
+		return false, nil
+	}
+	return true, r.adopt(ctx, k.container)
+}
+
+// adopt goes on with a container, and reads from it what it was made from.
+func (r *run) adopt(ctx context.Context, id string) error {
+	c, err := r.engine.docker.ContainerInspect(ctx, id)
 	if err != nil {
-		return false, fmt.Errorf("cannot list containers: %w", err)
+		return fmt.Errorf("cannot look at the container: %w", err)
 	}
-	for _, c := range list {
-		spec, err := specOf(c.Labels)
-		if err != nil || spec.ID != r.spec.ID || c.State == container.StateCreated {
-			continue
-		}
-		r.id, r.spec = c.ID, spec
-		return true, nil
+	spec, err := specOf(c.Config.Labels)
+	if err != nil || spec.ID != r.spec.ID || c.Config.Labels[labelOwner] != r.engine.config.Owner {
+		return fmt.Errorf("cannot use the name %s: another container has it", r.name())
 	}
-	return false, nil
+	r.id, r.spec, r.label = c.ID, spec, c.Config.Labels[labelPlace]
+	return nil
 }
 
 // name is the container's. What Docker does not take in a name is written as _; the label has the id as it is.
@@ -124,32 +129,45 @@ func (r *run) name() string {
 	return "mayfly-" + r.engine.config.Owner + "-" + clean
 }
 
-// create makes the container, with the image and the directory that it needs.
-func (r *run) create(ctx, asked context.Context) error {
-	if err := r.engine.pull(ctx, asked, &r.spec); err != nil {
-		return err
+// create makes the container, with the image and the directory that it needs. It reports true where there is one that was begun.
+func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
+	err = r.engine.pull(ctx, asked, &r.spec)
+	if client.IsErrConnectionFailed(err) {
+		if err = r.reach(ctx, asked); err == nil {
+			err = r.engine.pull(ctx, asked, &r.spec)
+		}
 	}
-	r.place = r.engine.lendPlace()
-	uid, gid := r.engine.config.User(r.place)
+	if err != nil {
+		return false, err
+	}
+	place := r.engine.lendPlace()
+	r.label = strconv.Itoa(place)
+	uid, gid := r.engine.config.User(place)
 	if err := r.mount(uid, gid); err != nil {
-		return err
+		return false, err
 	}
 	config, host, err := r.settings(uid, gid)
 	if err != nil {
-		return err
+		return false, err
 	}
 	made, err := r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
-	if errdefs.IsConflict(err) { // one that was created and never begun
+	if errdefs.IsConflict(err) {
+		c, look := r.engine.docker.ContainerInspect(ctx, r.name())
+		if look == nil && c.State.Status != container.StateCreated {
+			r.engine.vacate(r.label)
+			return true, r.adopt(ctx, c.ID)
+		}
+		// One that was created and never begun.
 		if err := r.engine.docker.ContainerRemove(ctx, r.name(), container.RemoveOptions{Force: true}); err != nil {
-			return fmt.Errorf("cannot remove a container of the same name: %w", err)
+			return false, fmt.Errorf("cannot remove a container of the same name: %w", err)
 		}
 		made, err = r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
 	}
 	if err != nil {
-		return r.classify("cannot make the container", err)
+		return false, r.classify("cannot make the container", err)
 	}
 	r.id = made.ID
-	return nil
+	return false, nil
 }
 
 // settings are the container's, as Docker wants them.
@@ -164,7 +182,7 @@ func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfi
 	config := &container.Config{
 		Image: s.Image, Env: s.Env, WorkingDir: s.Dir, User: fmt.Sprintf("%d:%d", uid, gid),
 		OpenStdin: s.Stdin != "", StdinOnce: s.Stdin != "", AttachStdin: s.Stdin != "",
-		Labels: map[string]string{labelOwner: r.engine.config.Owner, labelSpec: string(label), labelPlace: strconv.Itoa(r.place)},
+		Labels: map[string]string{labelOwner: r.engine.config.Owner, labelSpec: string(label), labelPlace: r.label},
 	}
 	if len(s.Args) > 0 {
 		config.Entrypoint, config.Cmd = s.Args[:1], s.Args[1:]
@@ -279,7 +297,10 @@ func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
 		exit.Signal, exit.Code = n, 0
 	}
 	exit.StartError = r.initFault(exit.Code)
-	exit.Lost = lost && r.stopped == isolation.NotStopped && (c.State.ExitCode == 137 || c.State.ExitCode == 143 || c.State.ExitCode == 255)
+	if lost && r.stopped == isolation.NotStopped {
+		exit.Lost = true
+		killOrphans(r.id)
+	}
 	return exit, nil
 }
 
@@ -302,15 +323,16 @@ func (r *run) initFault(code int) string {
 
 // cleanUp removes what was made for a program that did not start.
 func (r *run) cleanUp(ctx context.Context) {
-	if r.id != "" || r.place >= 0 {
+	if r.label != "" {
 		// By its name, for the answer that had its id may be lost. An engine that is away has it still when it comes back.
 		if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
 			r.engine.config.Log.Error("container not removed", "program", r.spec.ID, logkey.Err, err)
 		}
-		r.engine.remove(ctx, r.name())
-	}
-	if r.place >= 0 {
-		r.engine.vacate(strconv.Itoa(r.place))
+		r.engine.remove(ctx, r.name(), r.label)
+		killOrphans(r.id)
+		r.engine.mu.Lock()
+		delete(r.engine.kept, r.spec.ID)
+		r.engine.mu.Unlock()
 	}
 	r.unmount()
 	r.engine.progress(r.spec.ID, "")
@@ -341,15 +363,19 @@ func (r *run) await(ctx, asked context.Context, begun time.Time) (lost bool, err
 		select {
 		case err := <-ended:
 			if err == nil {
-				return lost, nil
+				return false, nil
 			}
 			if ctx.Err() != nil {
-				return lost, ctx.Err()
+				return false, ctx.Err()
 			}
 			r.engine.config.Log.Warn("lost sight of a container", "program", r.spec.ID, logkey.Err, err)
-			lost = true
 			if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
-				return lost, err
+				return true, err
+			}
+			// An engine that comes back ends what it finds, unless it was set up to live apart from its containers, and makes up the exit
+			// codes of what ended meanwhile.
+			if c, err := r.engine.docker.ContainerInspect(ctx, r.id); err == nil && !c.State.Running {
+				return true, nil
 			}
 			if r.stopped != isolation.NotStopped && grace == nil {
 				r.kill(ctx) // what was said before may not have arrived

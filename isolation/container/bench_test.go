@@ -1,0 +1,63 @@
+package container_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mayfly/mayfly/integration/docker"
+	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/container"
+	"github.com/mayfly/mayfly/isolation/process"
+)
+
+// BenchmarkContainer compares a container of ours, all settings on, with `docker run --rm`, four at a time: compare within one run.
+//
+//	go test -run '^$' -bench Container -benchtime 60x ./isolation/container
+func BenchmarkContainer(b *testing.B) {
+	d := docker.Start(b)
+	parallel := func(b *testing.B, one func() error) {
+		b.SetParallelism(2)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if err := one(); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.Run("docker-run", func(b *testing.B) {
+		parallel(b, func() error {
+			return exec.Command("docker", "-H", d.Host, "run", "--rm", "--network", "host", "--memory", "64m", "--init", docker.Image, "/bin/true").Run()
+		})
+	})
+	b.Run("engine", func(b *testing.B) {
+		dir := b.TempDir()
+		e, err := container.New(container.Config{Host: d.Host, Owner: "bench", Dir: dir, Pull: container.PullMissing, Network: "host",
+			User: func(n int) (uid, gid uint32) { return 70000 + uint32(n), 70000 + uint32(n) }, NewMemory: process.NewMemory, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer e.Close()
+		var next atomic.Int64
+		parallel(b, func() error {
+			id := fmt.Sprint("b", next.Add(1))
+			own := filepath.Join(dir, id, "work")
+			if err := os.MkdirAll(filepath.Join(own, "scratch"), 0o700); err != nil {
+				return err
+			}
+			x, err := e.Run(context.Background(), isolation.Spec{ID: id, Image: docker.Image, Args: []string{"/bin/true"}, Private: own, OutputMax: 1 << 20,
+				Stdout: filepath.Join(dir, id, "out"), Stderr: filepath.Join(dir, id, "err"), Limits: isolation.Limits{MilliCPU: 1000, Memory: 64 << 20, PIDs: 100}}, nil)
+			e.Release(id)
+			if err == nil && (x.Code != 0 || x.StartError != "") {
+				err = fmt.Errorf("%+v", x)
+			}
+			return err
+		})
+	})
+}
