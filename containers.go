@@ -44,7 +44,7 @@ func openContainers(ctx context.Context, c *config, p process.Policy, cannot man
 		log.Info("images are run by Docker", "version", version)
 		return engine, "", nil
 	}
-	engine.Close()
+	_ = engine.Close()
 	if c.Containers == "on" {
 		return nil, "", fmt.Errorf("%w; start it, or set MAYFLY_CONTAINERS=auto", err)
 	}
@@ -54,7 +54,7 @@ func openContainers(ctx context.Context, c *config, p process.Policy, cannot man
 
 // runCommand runs a command of the host.
 func runCommand(args ...string) error {
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	if path, err := exec.LookPath("/usr/sbin/" + args[0]); err == nil {
 		cmd.Path, cmd.Err = path, nil

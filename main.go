@@ -115,7 +115,7 @@ func run(ctx context.Context) error {
 	router := isolation.Router{Processes: sandbox}
 	detach := sandbox.Detach
 	if engine != nil {
-		defer engine.Close()
+		defer func() { _ = engine.Close() }()
 		router.Images = engine
 		detach = func() { sandbox.Detach(); engine.Detach() }
 	}

@@ -38,7 +38,6 @@ type Engine struct {
 	tb  testing.TB
 	dir string
 	cmd *exec.Cmd
-	log *os.File
 }
 
 // startLimit is how long an engine may take to answer.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/slots"
 	"github.com/mayfly/mayfly/isolation"
 )
 
@@ -57,13 +59,13 @@ type Config struct {
 type Engine struct {
 	config Config
 	docker *client.Client
+	places slots.Slots
 
 	mu       sync.Mutex
 	detached bool
 	detach   chan struct{} // closed when detached
 	running  map[string]bool
 	kept     map[string]kept // by program id: of an earlier life, or has an exit that is not released
-	places   []bool
 }
 
 // kept is a container that is there.
@@ -166,7 +168,7 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 				e.mu.Unlock()
 				held = append(held, h)
 				mounted[spec.Private] = true
-				e.takePlace(c.Labels[labelPlace])
+				e.places.Take(placeOf(c.Labels[labelPlace]))
 				continue
 			}
 		}
@@ -225,7 +227,16 @@ func (e *Engine) remove(ctx context.Context, id, place string) {
 	if err != nil && !errdefs.IsNotFound(err) {
 		e.config.Log.Error("container not removed", "container", id, logkey.Err, err)
 	}
-	e.vacate(place)
+	e.places.Return(placeOf(place))
+}
+
+// placeOf reads a label; -1 where it is none.
+func placeOf(label string) int {
+	n, err := strconv.Atoi(label)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // Detach lets go of all programs: all Runs return isolation.ErrDetached, and no new one begins. The containers run on.

@@ -2,8 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -140,7 +138,7 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	place := r.engine.lendPlace()
+	place := r.engine.places.Lend()
 	r.label = strconv.Itoa(place)
 	uid, gid := r.engine.config.User(place)
 	if err := r.mount(uid, gid); err != nil {
@@ -154,7 +152,7 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	if errdefs.IsConflict(err) {
 		c, look := r.engine.docker.ContainerInspect(ctx, r.name())
 		if look == nil && c.State.Status != container.StateCreated {
-			r.engine.vacate(r.label)
+			r.engine.places.Return(place)
 			return true, r.adopt(ctx, c.ID)
 		}
 		// One that was created and never begun.
@@ -169,61 +167,6 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	r.id = made.ID
 	return false, nil
 }
-
-// settings are the container's, as Docker wants them.
-func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfig, error) {
-	s, l := &r.spec, &r.spec.Limits
-	kept := *s
-	kept.Args, kept.Env = nil, nil // which may be large, and the container has them
-	label, err := json.Marshal(kept)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot encode the program: %w", err)
-	}
-	config := &container.Config{
-		Image: s.Image, Env: s.Env, WorkingDir: s.Dir, User: fmt.Sprintf("%d:%d", uid, gid),
-		OpenStdin: s.Stdin != "", StdinOnce: s.Stdin != "", AttachStdin: s.Stdin != "",
-		Labels: map[string]string{labelOwner: r.engine.config.Owner, labelSpec: string(label), labelPlace: r.label},
-	}
-	if len(s.Args) > 0 {
-		config.Entrypoint, config.Cmd = s.Args[:1], s.Args[1:]
-	}
-	yes := true
-	temporary := "rw,nosuid,nodev,exec,mode=1777"
-	if l.Memory > 0 {
-		temporary += ",size=" + strconv.FormatInt(l.Memory/2, 10)
-	}
-	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(r.engine.config.Network), ReadonlyRootfs: true, CapDrop: []string{"ALL"},
-		SecurityOpt: []string{"no-new-privileges"}, Init: &yes, IpcMode: container.IPCModePrivate, OomScoreAdj: oomScore,
-		Tmpfs: map[string]string{"/tmp": temporary, "/var/tmp": temporary}, ShmSize: l.Memory / 2,
-		// The engine's log is where the output is read from, also after a restart. It is bounded, and a little larger than what is kept.
-		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.FormatInt(logSize(s.OutputMax), 10), "max-file": "2"}},
-		Resources: container.Resources{Memory: l.Memory, MemorySwap: l.Memory},
-	}
-	if s.Private != "" {
-		host.Binds = []string{s.Private + ":" + s.Private + ":rprivate"}
-	}
-	if s.NoNetwork {
-		host.NetworkMode = "none"
-	}
-	if l.PIDs > 0 {
-		pids := l.PIDs + 1 // the container's init is none of the program's
-		host.PidsLimit = &pids
-	}
-	cores := make([]string, len(l.Cores))
-	for i, n := range l.Cores {
-		cores[i] = strconv.Itoa(n)
-	}
-	host.CpusetCpus = strings.Join(cores, ",")
-	if int64(len(cores))*1000 != l.MilliCPU { // whole cores of its own need no quota
-		host.NanoCPUs = l.MilliCPU * 1e6
-	}
-	host.CPUShares = max(2, l.MilliCPU*1024/1000)
-	return config, host, nil
-}
-
-// oomScore is a program's oom_score_adj, as that of a process is.
-const oomScore = 500
 
 // start attaches to its standard input, starts the container and feeds it.
 func (r *run) start(ctx context.Context) error {
@@ -344,114 +287,4 @@ func parseTime(s string) time.Time {
 		return time.Time{}
 	}
 	return t
-}
-
-// await waits until the container has ended, and stops it when its time is over or somebody asks for that. lost says that the engine
-// was away meanwhile.
-func (r *run) await(ctx, asked context.Context, begun time.Time) (lost bool, err error) {
-	ended := make(chan error, 1)
-	wait := func() { ended <- r.ended(ctx) }
-	go wait()
-	var timeout, grace <-chan time.Time
-	if r.spec.Timeout > 0 {
-		t := time.NewTimer(time.Until(begun.Add(r.spec.Timeout)))
-		defer t.Stop()
-		timeout = t.C
-	}
-	stop := asked.Done()
-	for {
-		select {
-		case err := <-ended:
-			if err == nil {
-				return false, nil
-			}
-			if ctx.Err() != nil {
-				return false, ctx.Err()
-			}
-			r.engine.config.Log.Warn("lost sight of a container", "program", r.spec.ID, logkey.Err, err)
-			if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
-				return true, err
-			}
-			// An engine that comes back ends what it finds, unless it was set up to live apart from its containers, and makes up the exit
-			// codes of what ended meanwhile.
-			if c, err := r.engine.docker.ContainerInspect(ctx, r.id); err == nil && !c.State.Running {
-				return true, nil
-			}
-			if r.stopped != isolation.NotStopped && grace == nil {
-				r.kill(ctx) // what was said before may not have arrived
-			}
-			go wait()
-		case <-timeout:
-			timeout = nil
-			grace = r.stop(ctx, isolation.TimedOut, false)
-		case <-stop:
-			stop = nil
-			grace = r.stop(ctx, isolation.Asked, errors.Is(context.Cause(asked), isolation.ErrKill))
-		case <-grace:
-			grace = nil
-			r.kill(ctx)
-		}
-	}
-}
-
-// ended returns when the container does not run.
-func (r *run) ended(ctx context.Context) error {
-	waiting, failed := r.engine.docker.ContainerWait(ctx, r.id, container.WaitConditionNotRunning)
-	select {
-	case w := <-waiting:
-		if w.Error != nil {
-			return errors.New(w.Error.Message)
-		}
-		return nil
-	case err := <-failed:
-		return err
-	}
-}
-
-// stop asks the program to end, and returns when its grace is over.
-func (r *run) stop(ctx context.Context, why isolation.Stop, kill bool) <-chan time.Time {
-	if r.stopped == isolation.NotStopped {
-		r.stopped = why
-	} else if !kill {
-		return nil
-	}
-	if kill || r.spec.Grace == 0 {
-		r.kill(ctx)
-		return nil
-	}
-	if err := r.engine.docker.ContainerKill(ctx, r.id, "SIGTERM"); err != nil {
-		r.engine.config.Log.Warn("container not asked to end", "program", r.spec.ID, logkey.Err, err)
-	}
-	return time.After(r.spec.Grace)
-}
-
-func (r *run) kill(ctx context.Context) {
-	r.killed = true
-	if err := r.engine.docker.ContainerKill(ctx, r.id, "SIGKILL"); err != nil {
-		r.engine.config.Log.Warn("container not killed", "program", r.spec.ID, logkey.Err, err)
-	}
-}
-
-// awayLimit is how long the engine may be away before its containers are taken for lost.
-const awayLimit = 10 * time.Minute
-
-// comeBack waits until the engine answers again.
-func (e *Engine) comeBack(ctx context.Context, id string) error {
-	_, err := e.docker.Ping(ctx)
-	if err == nil {
-		return nil
-	}
-	e.progress(id, "waits for Docker to answer")
-	defer e.progress(id, "")
-	for end := time.Now().Add(awayLimit); time.Now().Before(end); {
-		if _, err = e.docker.Ping(ctx); err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return fmt.Errorf("cannot reach Docker for %s: %w", awayLimit, err)
 }

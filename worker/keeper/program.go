@@ -133,7 +133,7 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 			return 0, err
 		}
 	}
-	p.place = s.takePlace()
+	p.place = s.places.Lend()
 	var birth *os.File
 	var join []*os.File
 	if s.groups != nil {
@@ -155,19 +155,6 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
 	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
 		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork})
-}
-
-// takePlace lends the smallest free number.
-func (s *server) takePlace() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := slices.Index(s.places, false)
-	if n < 0 {
-		n = len(s.places)
-		s.places = append(s.places, false)
-	}
-	s.places[n] = true
-	return n
 }
 
 // discard undoes what was prepared for a program that did not start.
@@ -193,7 +180,7 @@ func (s *server) vacate(p *program) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.private, p.group = nil, nil
-	s.places[p.place] = false
+	s.places.Return(p.place)
 }
 
 // stop begins to stop a program: SIGTERM for all of its processes, its grace, SIGKILL.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/slots"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
@@ -47,7 +48,7 @@ type server struct {
 	programs map[string]*program
 	byPID    map[int]*program
 	spawning int
-	places   []bool              // taken or not, by number
+	places   slots.Slots
 	commands map[int]chan status // of the host, by PID
 	early    map[int]status      // of children whose fork has not been noted yet
 	client   *peer               // nil while there is none
