@@ -82,7 +82,7 @@ func TestHostileTasks(t *testing.T) {
 				l.Close()
 			}
 		}},
-		"tree of 500": {shell("t() { test $1 -gt 0 && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 600 & done; test $1 -gt 1 && setsid sh -c \"$(command -v true)\"; }; for i in $(seq 50); do t 1; done; exit 0", "pids", 600), queue.CauseNone, "", nil},
+		"tree of 500": {shell("t() { test $1 -gt 0 && for i in 1 2 3 4 5 6 7 8 9 10; do sleep 600 & done; test $1 -gt 1 && setsid sh -c \"$(command -v true)\"; }; for i in $(seq 50); do t 1; done; exit 0", "pids", 600, "memory", "512MiB"), queue.CauseNone, "", nil},
 		"reader": {python("import glob, os, socket", "seen = []", "def look(what, f):", " try: seen.append(what) if f() else None", " except OSError: pass",
 			fmt.Sprintf("look('environment', lambda: open('/proc/%d/environ').read())", manager), fmt.Sprintf("look('command line', lambda: open('/proc/%d/cmdline').read())", manager),
 			fmt.Sprintf("look('state', lambda: [f for f in glob.glob('%s/state/**', recursive=True) if os.path.isfile(f)])", h.dir),
@@ -105,7 +105,7 @@ func TestHostileTasks(t *testing.T) {
 			for k, v := range limits {
 				resources[k] = v
 			}
-			for _, k := range []string{"disk", "pids"} {
+			for _, k := range []string{"disk", "pids", "memory"} {
 				if v, ok := x.task[k]; ok {
 					resources[k] = v
 					delete(x.task, k)

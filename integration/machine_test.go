@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -32,11 +33,14 @@ func TestService(t *testing.T) {
 	t.Parallel()
 	dir := machine.Dir(t)
 	machine.Build(t, false, "", filepath.Join(dir, "mayfly"))
-	unit, err := filepath.Abs("../deploy/mayfly.service")
+	unit, err := os.ReadFile("../deploy/mayfly.service")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "mayfly.service"), unit, 0o644)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, status := machine.Run(t, dir, machine.Systemd, 5*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), unit))
+	out, status := machine.Run(t, dir, machine.Systemd, 5*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), filepath.Join(dir, "mayfly.service")))
 	t.Log("exercised: unified control groups under systemd")
 	if status != 0 {
 		t.Fatalf("status %d:\n%s", status, tail(out, 8000))

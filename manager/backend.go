@@ -170,7 +170,8 @@ func recordView(r *Record) View {
 // Show implements Backend.
 func (m *Manager) Show(ctx context.Context, id string) (View, error) {
 	m.mu.Lock()
-	entries := m.entriesOf(id)
+	// What is recorded has ended for all who ask: only its message is still to be given up.
+	entries := slices.DeleteFunc(m.entriesOf(id), func(e *entry) bool { return e.recorded })
 	_, again := m.again[id]
 	if len(entries) > 0 {
 		defer m.mu.Unlock()
