@@ -154,6 +154,14 @@ func (b *bench) limits(t *testing.T) {
 	if e.OOMKills == 0 || e.Signal != 9 {
 		t.Errorf("over its memory: %+v", e)
 	}
+	for i := range 8 { // whichever word is quicker, of the kill or of the end
+		if e := b.run(b.spec(fmt.Sprint("oom", i), "exec dd if=/dev/zero of=/dev/null bs=200M count=1")); e.OOMKills == 0 {
+			t.Errorf("over its memory: %+v", e)
+		}
+	}
+	if e := b.run(b.spec("kills-itself", "kill -9 $$")); e.OOMKills != 0 || e.Code != 137 {
+		t.Errorf("killed itself: %+v", e)
+	}
 	e = b.run(b.spec("survives", "dd if=/dev/zero of=/dev/null bs=200M count=1; exit 0"))
 	if e.Code != 0 || e.Signal != 0 {
 		t.Errorf("survived: %+v", e)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -231,12 +233,13 @@ func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
 	if exit.FinishedAt.Before(exit.StartedAt) { // by a hair, of a short one: the engine reads two clocks
 		exit.FinishedAt = exit.StartedAt
 	}
-	if c.State.OOMKilled {
+	oom := c.State.OOMKilled || exit.Code == 128+int(syscall.SIGKILL) && !r.killed && !lost && r.oomEvent(ctx, exit.StartedAt)
+	if oom {
 		exit.OOMKills = 1
 	}
 	// The engine tells a signal as 128 plus its number, as a shell does. What we sent, and what the kernel sends at the memory limit,
 	// is known to have been one.
-	if n := exit.Code - 128; (n == int(syscall.SIGKILL) && (r.killed || c.State.OOMKilled)) || (n == int(syscall.SIGTERM) && r.stopped != isolation.NotStopped) {
+	if n := exit.Code - 128; (n == int(syscall.SIGKILL) && (r.killed || oom)) || (n == int(syscall.SIGTERM) && r.stopped != isolation.NotStopped) {
 		exit.Signal, exit.Code = n, 0
 	}
 	exit.StartError = r.initFault(exit.Code)
@@ -245,6 +248,26 @@ func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
 		killOrphans(r.id)
 	}
 	return exit, nil
+}
+
+// oomPatience is how long word of a kill at the memory limit may be under way.
+const oomPatience = time.Second
+
+// oomEvent asks for such word. The engine hears of the kill and of the exit by two ways, and where the exit was quicker, the container
+// is not marked, but the event is told all the same.
+func (r *run) oomEvent(ctx context.Context, since time.Time) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	until := time.Now().Add(oomPatience)
+	stamp := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+	messages, failed := r.engine.docker.Events(ctx, events.ListOptions{Since: stamp(since), Until: stamp(until),
+		Filters: filters.NewArgs(filters.Arg("container", r.id), filters.Arg("event", string(events.ActionOOM)))})
+	select {
+	case <-messages:
+		return true
+	case <-failed: // which the end of the time is, too
+		return false
+	}
 }
 
 // initFault is what the container's init says when it cannot execute the program, which it does on the standard error.
