@@ -19,7 +19,9 @@ demo: build
 # Everything, against real brokers, with the race detector. MAYFLY_TEST_REQUIRE=1 turns a test that lacks what it needs
 # from a loud skip into a failure.
 test: setup check-source
-	MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 20m ./...
+	@report=$$(mktemp); status=0; set -x; \
+	MAYFLY_TEST_REPORT=$$report MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 20m ./... || status=$$?; \
+	{ set +x; } 2>/dev/null; echo "exercised:"; sort -u $$report | sed 's/^/  /'; rm -f $$report; exit $$status
 
 setup:
 	integration/setup.sh

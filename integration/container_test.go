@@ -3,10 +3,12 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/mayfly/mayfly/integration/broker"
 	"github.com/mayfly/mayfly/integration/docker"
+	"github.com/mayfly/mayfly/integration/need"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -15,6 +17,11 @@ import (
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	engine := docker.Start(t)
+	version, err := engine.Command("version", "--format", "{{.Server.Version}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	need.Exercised(t, "Docker "+strings.TrimSpace(version))
 	b := broker.Shared(t, broker.V43)
 	url := b.Vhost(t)
 	h := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_CONTAINERS=on", "MAYFLY_DOCKER="+engine.Host, "MAYFLY_CONTAINER_NETWORK=host", "MAYFLY_PULL=never", "MAYFLY_LOG_LEVEL=info")

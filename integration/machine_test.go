@@ -10,18 +10,19 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/integration/machine"
+	"github.com/mayfly/mayfly/integration/need"
 )
 
 // TestUnifiedHost runs the keeper's tests, the hostile ones included, where there are version 2 control groups and nothing else.
-func TestUnifiedHost(t *testing.T) {
-	t.Parallel()
+func TestUnifiedHost(t *testing.T) { //nolint:paralleltest // a machine takes all the processors there are
 	dir := machine.Dir(t)
 	machine.Build(t, true, "worker/keeper", filepath.Join(dir, "keeper.test"))
 	out, status := machine.Run(t, dir, machine.None, 8*time.Minute, "modprobe loop; "+dir+"/keeper.test -test.v -test.timeout 7m -test.parallel 4")
 	if status != 0 || !strings.Contains(out, "\nPASS") {
 		t.Errorf("status %d:\n%s", status, tail(out, 6000))
 	}
-	t.Logf("exercised: unified control groups; %d tests passed", strings.Count(out, "--- PASS"))
+	need.Exercised(t, "unified control groups, in a virtual machine")
+	t.Logf("%d tests passed", strings.Count(out, "--- PASS"))
 	for _, skipped := range regexp.MustCompile(`(?m)^--- SKIP.*\n.*`).FindAllString(out, -1) {
 		t.Log(skipped)
 	}
@@ -29,8 +30,7 @@ func TestUnifiedHost(t *testing.T) {
 
 // TestService installs the unit in a machine that systemd runs, and handles it as administrators do, and worse, while a task runs:
 // nothing of that may harm it.
-func TestService(t *testing.T) {
-	t.Parallel()
+func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all the processors there are
 	dir := machine.Dir(t)
 	machine.Build(t, false, "", filepath.Join(dir, "mayfly"))
 	unit, err := os.ReadFile("../deploy/mayfly.service")
@@ -41,7 +41,7 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, status := machine.Run(t, dir, machine.Systemd, 5*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), filepath.Join(dir, "mayfly.service")))
-	t.Log("exercised: unified control groups under systemd")
+	need.Exercised(t, "unified control groups under systemd, in a virtual machine")
 	if status != 0 {
 		t.Fatalf("status %d:\n%s", status, tail(out, 8000))
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -265,7 +266,10 @@ func (r *run) oomEvent(ctx context.Context, since time.Time) bool {
 	select {
 	case <-messages:
 		return true
-	case <-failed: // which the end of the time is, too
+	case err := <-failed: // where the time is over, as one expects, io.EOF
+		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			r.engine.config.Log.Warn("events not heard", "program", r.spec.ID, logkey.Err, err)
+		}
 		return false
 	}
 }

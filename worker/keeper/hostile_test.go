@@ -3,6 +3,8 @@ package keeper
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,24 +13,55 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/integration/fence"
+	"github.com/mayfly/mayfly/integration/need"
 	"github.com/mayfly/mayfly/isolation"
 )
 
-// fence has the bench's keeper started in a fence. Hostile programs are run only so.
-func (b *bench) fence() {
-	b.t.Helper()
-	enter := fence.New(b.t)
-	b.Close()
-	c := b.config
-	c.Argv = append(enter, fmt.Sprintf("/proc/%d/exe", os.Getpid()))
-	b.Client = New(c)
+// hierarchies has a test run in a fence, with the control groups of this host as they are and, where there are some of both
+// versions, with those of version 1 alone, as on an older host.
+func hierarchies(t *testing.T, test func(t *testing.T, b *bench)) {
+	legacy := []string{"unshare", "--mount", "sh", "-c", `umount /sys/fs/cgroup/unified && exec "$@"`, "legacy"}
+	modes := map[string][]string{modeName(): nil}
+	if cgroups.Mode() == cgroups.Hybrid {
+		modes["legacy"] = legacy
+	}
+	for mode, prefix := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			b := sandboxed(t, nil)
+			enter := fence.New(b.t)
+			b.Close()
+			c := b.config
+			c.Argv = slices.Concat(enter, prefix, []string{fmt.Sprintf("/proc/%d/exe", os.Getpid())})
+			b.Client = New(c)
+			_, out := b.shell("where", "cat /proc/self/cgroup")
+			if v2 := regexp.MustCompile(`(?m)^0::.*/` + groupName(b.dir) + `/w\d+$`).MatchString(out); v2 != (mode != "legacy") {
+				t.Fatalf("in version 2: %v, of %q", v2, out)
+			}
+			need.Exercised(t, mode+" control groups")
+			test(t, b)
+		})
+	}
+}
+
+// modeName names the control groups of this host.
+func modeName() string {
+	switch cgroups.Mode() {
+	case cgroups.Unified:
+		return "unified"
+	case cgroups.Hybrid:
+		return "hybrid"
+	}
+	return "legacy"
 }
 
 // TestHostile runs programs that take what they can and defend themselves. Each ends within its limits, and nothing of it is left.
 func TestHostile(t *testing.T) {
 	t.Parallel()
-	b := sandboxed(t, nil)
-	b.fence()
+	hierarchies(t, hostile)
+}
+
+func hostile(t *testing.T, b *bench) {
 	for name, script := range map[string]string{
 		"fork-bomb":      `f() { f | f & }; f; sleep 600`,
 		"detached":       "setsid -f sleep 600; setsid -f sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1; done'",
@@ -49,8 +82,10 @@ func TestHostile(t *testing.T) {
 // TestProcessLimit counts the processes that a program can have.
 func TestProcessLimit(t *testing.T) {
 	t.Parallel()
-	b := sandboxed(t, nil)
-	b.fence()
+	hierarchies(t, processLimit)
+}
+
+func processLimit(t *testing.T, b *bench) {
 	_, out := b.shell("pids", "for i in $(seq 1 20); do sleep 600 >/dev/null & echo began; done 2>/dev/null | grep -c began", func(s *isolation.Spec) { s.Limits.PIDs = 8 })
 	// The shell, its part of the pipe, and grep; the rest could begin. The shell ends the loop at the first that cannot.
 	if n := strings.TrimSpace(out); n != "5" {
@@ -61,8 +96,10 @@ func TestProcessLimit(t *testing.T) {
 // TestMemoryLimit goes beyond it in several ways.
 func TestMemoryLimit(t *testing.T) {
 	t.Parallel()
-	b := sandboxed(t, nil)
-	b.fence()
+	hierarchies(t, memoryLimit)
+}
+
+func memoryLimit(t *testing.T, b *bench) {
 	const hog = "head -c 200M /dev/zero | tail -c 200M >/dev/null"
 	groups := cgroups.Mode() == cgroups.Unified // where all die together
 	e, _ := b.shell("leader", "exec dd if=/dev/zero of=/dev/null bs=200M count=1")
@@ -90,7 +127,10 @@ func TestMemoryLimit(t *testing.T) {
 // TestProcessorLimits looks at which processors a program may use, and how much of them it gets.
 func TestProcessorLimits(t *testing.T) {
 	t.Parallel()
-	b := sandboxed(t, nil)
+	hierarchies(t, processorLimits)
+}
+
+func processorLimits(t *testing.T, b *bench) {
 	_, out := b.shell("pinned", "grep Cpus_allowed_list /proc/self/status | cut -f2", func(s *isolation.Spec) { s.Limits.Cores = []int{1} })
 	if out != "1\n" {
 		t.Errorf("pinned to 1: %q", out)
