@@ -51,7 +51,7 @@ func tree(dir string) []string {
 // kill kills a group's members at once. Where there is no cgroup.kill (version 1, and Linux before 5.14), the group is kept
 // from forking and swept, by waitEmpty again and again.
 func kill(dir string) {
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil {
+	if write(filepath.Join(dir, "cgroup.kill"), "1") == nil {
 		return
 	}
 	// Lowered below what there is, the limit ends nothing, but lets nothing begin.
@@ -63,11 +63,11 @@ func kill(dir string) {
 
 // populated reports whether a group or one below it has a member.
 func populated(dir string) bool {
-	text, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	text, err := read(filepath.Join(dir, "cgroup.events"))
 	if errors.Is(err, os.ErrNotExist) { // version 1, or no such group
 		return len(below(dir)) > 0
 	}
-	return err == nil && strings.Contains(string(text), "populated 1")
+	return err == nil && strings.Contains(text, "populated 1")
 }
 
 func waitEmpty(dir string, limit time.Duration) error {

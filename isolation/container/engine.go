@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/internal/slots"
 	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/cgroup"
 )
 
 // Pull says when images are pulled.
@@ -65,6 +66,7 @@ type Engine struct {
 	detached bool
 	detach   chan struct{} // closed when detached
 	running  map[string]bool
+	driver   string          // of control groups, as the engine names it; empty before it is asked
 	kept     map[string]kept // by program id: of an earlier life, or has an exit that is not released
 }
 
@@ -157,7 +159,7 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 		return nil, fmt.Errorf("cannot list the containers of an earlier life: %w", err)
 	}
 	var held []isolation.Held
-	mounted := map[string]bool{}
+	mounted, parents := map[string]bool{}, map[string]bool{}
 	for _, c := range list {
 		spec, err := specOf(c.Labels)
 		if err == nil && c.State != container.StateCreated {
@@ -168,6 +170,7 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 				e.mu.Unlock()
 				held = append(held, h)
 				mounted[spec.Private] = true
+				parents[e.parentName(c.Labels[labelPlace])] = true
 				e.places.Take(placeOf(c.Labels[labelPlace]))
 				continue
 			}
@@ -178,6 +181,9 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 		killOrphans(c.ID)
 	}
 	sweepMounts(e.config.Dir, mounted, e.config.Log)
+	if err := cgroup.RemoveParents(e.parentName("*"), parents); err != nil {
+		e.config.Log.Error("control groups of an earlier life not removed", logkey.Err, err)
+	}
 	return held, nil
 }
 
@@ -226,6 +232,9 @@ func (e *Engine) remove(ctx context.Context, id, place string) {
 	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
 		e.config.Log.Error("container not removed", "container", id, logkey.Err, err)
+	}
+	if err := cgroup.RemoveParents(e.parentName(place), nil); err != nil {
+		e.config.Log.Error("control group not removed", "container", id, logkey.Err, err)
 	}
 	e.places.Return(placeOf(place))
 }

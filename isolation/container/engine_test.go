@@ -114,6 +114,11 @@ func TestEngine(t *testing.T) {
 	t.Run("another life", b.anotherLife)
 	t.Run("engine killed", b.engineKilled)
 	b.nothingLeft()
+	for _, pattern := range []string{"/sys/fs/cgroup/mayfly-test-*", "/sys/fs/cgroup/*/mayfly-test-*"} {
+		if groups, _ := filepath.Glob(pattern); len(groups) > 0 {
+			t.Errorf("control groups are left: %v", groups)
+		}
+	}
 }
 
 func (b *bench) exits(t *testing.T) {
@@ -170,8 +175,8 @@ func (b *bench) limits(t *testing.T) {
 	if e.Code == 0 || !e.DiskFull || e.OOMKills != 0 {
 		t.Errorf("no room: %+v", e)
 	}
-	s := b.spec("burn", "i=0; while test $i -lt 300000; do i=$((i+1)); done; sleep 1")
-	if e := b.run(s); e.Code != 0 || e.CPU < 50*time.Millisecond || e.MemoryPeak < 100_000 {
+	s := b.spec("burn", "i=0; while test $i -lt 300000; do i=$((i+1)); done; exec dd if=/dev/zero of=/dev/null bs=40M count=1")
+	if e := b.run(s); e.Code != 0 || e.CPU < 50*time.Millisecond || e.MemoryPeak < 40<<20 || e.MemoryPeak > s.Limits.Memory {
 		t.Errorf("usage: %+v", e)
 	}
 	s = b.spec("pids", "for i in $(seq 20); do sleep 5 >/dev/null 2>&1 & echo x; done | wc -l")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/isolation/cgroup"
 )
 
 // run is one call of Run.
@@ -26,8 +27,9 @@ type run struct {
 	engine *Engine
 	spec   isolation.Spec
 	begun  time.Time
-	id     string // of the container
-	label  string // its place; empty while it has none
+	id     string         // of the container
+	label  string         // its place; empty while it has none
+	parent *cgroup.Parent // of its control group; nil where there is none
 	// stopped and killed are what was done to it.
 	stopped isolation.Stop
 	killed  bool
@@ -61,9 +63,9 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	giveUp, letGo := context.WithCancel(ctx)
 	defer letGo()
 	go func() { following <- r.takeOutput(ctx, giveUp, ended) }()
-	meter := startMeter(state.State.Pid)
+	account := r.account(state.State.Pid)
 	lost, err := r.await(ctx, asked, begun)
-	usage := meter.stop()
+	used := account()
 	close(ended)
 	if err != nil {
 		return isolation.Exit{}, err
@@ -71,14 +73,25 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	patience := time.AfterFunc(followLimit, letGo)
 	out := <-following
 	patience.Stop()
-	exit, err := r.exit(ctx, lost)
+	exit, err := r.exit(ctx, lost, used.OOMKills)
 	if err != nil {
 		return isolation.Exit{}, err
 	}
-	exit.CPU, exit.MemoryPeak = usage.cpu, usage.memory
+	exit.CPU, exit.MemoryPeak = used.CPU, used.MemoryPeak
 	exit.StdoutDropped, exit.StderrDropped = out.stdoutDropped, out.stderrDropped
 	exit.DiskFull, exit.CarryError = r.unmount()
 	return exit, nil
+}
+
+// account begins to count what the container uses. Its result ends that, and returns the count.
+func (r *run) account(pid int) func() cgroup.Account {
+	if r.parent != nil {
+		return func() cgroup.Account {
+			defer r.parent.Close()
+			return r.parent.Account()
+		}
+	}
+	return startMeter(pid).stop
 }
 
 // followLimit is how long the engine may go on with the log of a container that has ended. Much of it may be under way still; but an
@@ -116,7 +129,10 @@ func (r *run) adopt(ctx context.Context, id string) error {
 		return fmt.Errorf("cannot use the name %s: another container has it", r.name())
 	}
 	r.id, r.spec, r.label = c.ID, spec, c.Config.Labels[labelPlace]
-	return nil
+	if c.HostConfig.CgroupParent != "" {
+		r.parent, err = cgroup.FindParent(r.engine.parentName(r.label))
+	}
+	return err
 }
 
 // name is the container's. What Docker does not take in a name is written as _; the label has the id as it is.
@@ -145,6 +161,9 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	r.label = strconv.Itoa(place)
 	uid, gid := r.engine.config.User(place)
 	if err := r.mount(uid, gid); err != nil {
+		return false, err
+	}
+	if r.parent, err = r.engine.parent(ctx, r.label, r.spec.Limits.Memory); err != nil {
 		return false, err
 	}
 	config, host, err := r.settings(uid, gid)
@@ -224,7 +243,7 @@ func innermost(text string) string {
 }
 
 // exit asks the engine how the container ended.
-func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
+func (r *run) exit(ctx context.Context, lost bool, kills int64) (isolation.Exit, error) {
 	c, err := r.engine.docker.ContainerInspect(ctx, r.id)
 	if err != nil {
 		return isolation.Exit{}, fmt.Errorf("cannot find out how the container ended: %w", err)
@@ -234,9 +253,10 @@ func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
 	if exit.FinishedAt.Before(exit.StartedAt) { // by a hair, of a short one: the engine reads two clocks
 		exit.FinishedAt = exit.StartedAt
 	}
-	oom := c.State.OOMKilled || exit.Code == 128+int(syscall.SIGKILL) && !r.killed && !lost && r.oomEvent(ctx, exit.StartedAt)
+	exit.OOMKills = kills
+	oom := kills > 0 || c.State.OOMKilled || exit.Code == 128+int(syscall.SIGKILL) && !r.killed && !lost && r.parent == nil && r.oomEvent(ctx, parseTime(c.Created))
 	if oom {
-		exit.OOMKills = 1
+		exit.OOMKills = max(1, kills)
 	}
 	// The engine tells a signal as 128 plus its number, as a shell does. What we sent, and what the kernel sends at the memory limit,
 	// is known to have been one.
@@ -255,7 +275,8 @@ func (r *run) exit(ctx context.Context, lost bool) (isolation.Exit, error) {
 const oomPatience = time.Second
 
 // oomEvent asks for such word. The engine hears of the kill and of the exit by two ways, and where the exit was quicker, the container
-// is not marked, but the event is told all the same.
+// is not marked, but the event is told all the same. since is when the container was made: of a short one, the kill may be older than
+// the start, which the engine writes down when it has heard of it.
 func (r *run) oomEvent(ctx context.Context, since time.Time) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -39,6 +39,11 @@ func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfi
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.FormatInt(logSize(s.OutputMax), 10), "max-file": "2"}},
 		Resources: container.Resources{Memory: l.Memory, MemorySwap: l.Memory},
 	}
+	if r.parent != nil {
+		host.CgroupParent = r.parent.Path()
+		host.Memory = r.parent.Limit(l.Memory)
+		host.MemorySwap = host.Memory
+	}
 	if s.Private != "" {
 		host.Binds = []string{s.Private + ":" + s.Private + ":rprivate"}
 	}
