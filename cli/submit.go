@@ -139,15 +139,17 @@ func streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client,
 	for ctx.Err() == nil {
 		v, err := client.Show(ctx, id)
 		began := err == nil && (v.Status == manager.Running || v.Status == manager.Stopping || v.Status == manager.Settling || v.Status == manager.Ended)
-		if began && v.Attempt > last {
+		for began && v.Attempt > last {
 			if last > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "mayfly: attempt %d failed, trying again\n", last)
 			}
-			o := api.LogOptions{Attempt: v.Attempt, Follow: true, Tail: -1}
-			if err := copyOutput(ctx, client, id, o, cmd, true, true); err != nil {
-				return last // the result's tails stand in
+			next := last + 1
+			o := api.LogOptions{Attempt: next, Follow: next == v.Attempt, Tail: -1}
+			// An earlier one may have been elsewhere; for the latest one, the result's tails stand in.
+			if err := copyOutput(ctx, client, id, o, cmd, true, true); err != nil && next == v.Attempt {
+				return last
 			}
-			last = v.Attempt
+			last = next
 		}
 		if err == nil && v.Status == manager.Ended {
 			return last

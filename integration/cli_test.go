@@ -40,6 +40,9 @@ func TestSubmitWait(t *testing.T) {
 	h.expect(125, "", "there is no such command", "submit", "--wait", "--", "no-such-command")
 	h.expect(0, "first\nsecond\n", "attempt 1 failed, trying again", "submit", "--wait", "--max-attempts", "2", "--backoff", "100ms", "--shell",
 		`test "$MAYFLY_ATTEMPT" = 2 && { echo second; exit 0; }; echo first; exit 1`)
+	// However quickly one follows the other.
+	h.expect(0, "first\nsecond\nthird\n", "attempt 2 failed, trying again", "submit", "--wait", "--max-attempts", "3", "--backoff", "1ms", "--shell",
+		`case $MAYFLY_ATTEMPT in 1) echo first; exit 1;; 2) echo second; exit 1;; esac; echo third`)
 	h.expect(0, `{"x":1}`, "", "submit", "--wait", "--stdin", `{"x":1}`, "--", "cat")
 	h.expect(0, "a b\n", "", "submit", "--wait", "-e", "WHO=a b", "--shell", `echo "$WHO"`)
 	out := h.expect(0, "", "", "submit", "--wait", "--json", "--shell", `echo '{"answer": 42}' > $MAYFLY_RESULT`)
