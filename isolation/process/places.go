@@ -64,14 +64,13 @@ func (s *Spawner) keep(p *Private) bool {
 	return true
 }
 
-// mount makes the namespaces with the private part mounted, on one of the threads.
+// mount makes the namespaces with the private part mounted.
 func (s *Spawner) mount(p *Private) error {
-	reply := make(chan result, 1)
-	s.jobs <- job{reply: reply, do: func() (err error) {
+	s.making <- func() (err error) {
 		p.room, err = newRoom(p.parts, p.shares, s.home)
 		return err
-	}}
-	err := (<-reply).err
+	}
+	err := <-s.made
 	closeAll(p.shares)
 	p.shares = nil
 	return err

@@ -1,10 +1,13 @@
 package process
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"syscall"
+	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -20,7 +23,7 @@ var denied = []string{
 	"fsconfig", "fsmount", "fsopen", "fspick", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup",
 	"kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount", "mount_setattr", "move_mount", "name_to_handle_at",
 	"open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "quotactl", "quotactl_fd", "reboot", "request_key",
-	"setdomainname", "sethostname", "setns", "settimeofday", "swapoff", "swapon", "syslog", "umount2", "userfaultfd",
+	"setdomainname", "sethostname", "settimeofday", "swapoff", "swapon", "syslog", "umount2", "userfaultfd",
 	"vhangup", "iopl", "ioperm", "_sysctl", "nfsservctl", "uselib", "ustat", "sysfs",
 }
 
@@ -37,10 +40,24 @@ const (
 	absent         // ENOSYS, as if the kernel did not know it
 	// separate looks at flags in the first argument: no new namespaces.
 	separate
+	// unlessKeyed is a bit beside these: calls that show the key are allowed.
+	unlessKeyed verdict = 1 << 4
 )
 
+// key lets the child of a filtered thread make those calls that it needs before it is the program. No call has a use for the sixth
+// argument that it is shown in, and none of the programs can know it: 64 random bits, in the memory of a process whose capabilities they
+// lack. So the filter is made and translated by the kernel once for a thread, not for each program, which costs as much as all other
+// parts of the sandbox together.
+type key uint64
+
+func newKey() key {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return key(binary.NativeEndian.Uint64(b[:]))
+}
+
 // filter is a seccomp program as the kernel takes it.
-func filter() ([]syscall.SockFilter, error) {
+func filter(k key) ([]syscall.SockFilter, error) {
 	native, err := arch.GetInfo("")
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a system call filter: %w", err)
@@ -55,8 +72,9 @@ func filter() ([]syscall.SockFilter, error) {
 		set(name, deny)
 	}
 	set("unshare", separate)
-	set("clone", separate)
-	set("clone3", absent) // a filter cannot look into its arguments; the C libraries fall back to clone
+	set("setns", deny|unlessKeyed)
+	set("clone", separate|unlessKeyed)
+	set("clone3", absent|unlessKeyed) // a filter cannot look into its arguments; the C libraries fall back to clone
 	// The numbers are the native ones. Other system call tables of the same machine would be a way around them.
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 4, Size: 4}, // seccomp_data.arch, see seccomp(2)
@@ -64,7 +82,7 @@ func filter() ([]syscall.SockFilter, error) {
 		answer(absent),
 		bpf.LoadAbsolute{Off: 0, Size: 4}, // seccomp_data.nr
 	}
-	raw, err := bpf.Assemble(append(program, tree(ranges(verdicts))...))
+	raw, err := bpf.Assemble(append(program, tree(ranges(verdicts), k)...))
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a system call filter: %w", err)
 	}
@@ -103,17 +121,26 @@ func ranges(verdicts map[int]verdict) []span {
 
 // tree decides by bisection. The kernel runs a new filter once for each system call that there is, to find out which are always
 // allowed, so its depth is what a program's start pays for; libseccomp's trees are there for the same reason.
-func tree(list []span) []bpf.Instruction {
+func tree(list []span, k key) []bpf.Instruction {
 	if len(list) == 1 {
-		return leaf(list[0].verdict)
+		return leaf(list[0].verdict, k)
 	}
 	half := len(list) / 2
-	low, high := tree(list[:half]), tree(list[half:])
+	low, high := tree(list[:half], k), tree(list[half:], k)
 	// A conditional jump reaches 255 instructions only; the other one any distance.
 	return slices.Concat([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: list[half].from, SkipFalse: 1}, bpf.Jump{Skip: uint32(len(low))}}, low, high)
 }
 
-func leaf(v verdict) []bpf.Instruction {
+func leaf(v verdict, k key) []bpf.Instruction {
+	if v&unlessKeyed != 0 {
+		return append([]bpf.Instruction{
+			bpf.LoadAbsolute{Off: sixthArgument, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(k), SkipFalse: 3},
+			bpf.LoadAbsolute{Off: sixthArgument + 4, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(k >> 32), SkipFalse: 1},
+			answer(allow),
+		}, leaf(v&^unlessKeyed, k)...)
+	}
 	if v != separate {
 		return []bpf.Instruction{answer(v)}
 	}
@@ -125,8 +152,21 @@ func leaf(v verdict) []bpf.Instruction {
 	}
 }
 
-// firstArgument is where the lower half of seccomp_data.args[0] lies on the machines that we are built for, which are little-endian.
-const firstArgument = 16
+// These are where the lower halves of seccomp_data.args lie on the machines that we are built for, which are little-endian.
+const (
+	firstArgument = 16
+	sixthArgument = 56
+)
+
+// install filters the calling thread, and all that it forks.
+func install(list []syscall.SockFilter) error {
+	program := &syscall.SockFprog{Len: uint16(len(list)), Filter: &list[0]}
+	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(program)))
+	if errno != 0 {
+		return fmt.Errorf("cannot filter system calls: %w", errno)
+	}
+	return nil
+}
 
 func answer(v verdict) bpf.Instruction {
 	switch v {

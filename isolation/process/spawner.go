@@ -37,11 +37,14 @@ type Program struct {
 // Spawner forks programs.
 type Spawner struct {
 	policy Policy
-	jobs   chan job
+	jobs   chan job          // for threads that fork
+	making chan func() error // for one that makes namespaces
+	made   chan error        // what comes of it
 	wg     sync.WaitGroup
 
 	files       unix.Rlimit
 	filter      []syscall.SockFilter
+	key         key
 	ruleset     *os.File
 	changesUser bool
 	separates   bool  // namespaces can be made
@@ -74,7 +77,6 @@ const (
 
 type job struct {
 	child *child
-	do    func() error // instead of a child
 	reply chan<- result
 }
 
@@ -86,7 +88,7 @@ type result struct {
 // NewSpawner starts n threads that fork, confined by the policy as far as the host allows: Effective and Missing tell. They
 // must not end while a program lives that is to die with its parent: Close kills.
 func NewSpawner(n int, p Policy) (*Spawner, error) {
-	s := &Spawner{policy: p, jobs: make(chan job), places: map[int]*Private{}}
+	s := &Spawner{policy: p, jobs: make(chan job), making: make(chan func() error), made: make(chan error), key: newKey(), places: map[int]*Private{}}
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &s.files); err != nil {
 		return nil, fmt.Errorf("cannot read the limit of open files: %w", err)
 	}
@@ -94,12 +96,14 @@ func NewSpawner(n int, p Policy) (*Spawner, error) {
 		s.look()
 	}
 	ready := make(chan error)
-	for n > 0 {
-		s.wg.Go(func() { s.serve(ready) })
+	threads := []func(chan<- error){s.make}
+	threads = append(threads, slices.Repeat([]func(chan<- error){s.serve}, n)...)
+	for len(threads) > 0 {
+		s.wg.Go(func() { threads[0](ready) })
 		err := <-ready
 		switch {
 		case err == nil:
-			n--
+			threads = threads[1:]
 		case s.separates:
 			s.separates, s.disks = false, false // and once more without, on another thread
 			s.missing = append(s.missing, Missing{PartMounts, err})
@@ -142,7 +146,7 @@ func (s *Spawner) look() {
 			lacks(PartDisk, err)
 		}
 	}
-	if s.filter, err = filter(); err != nil {
+	if s.filter, err = filter(s.key); err != nil {
 		lacks(PartSeccomp, err)
 	}
 	if s.ruleset, err = domain(); err != nil {
@@ -168,17 +172,32 @@ func capable(need ...int) error {
 func (s *Spawner) serve(ready chan<- error) {
 	runtime.LockOSThread()
 	err := s.confine()
+	if err == nil && s.filter != nil {
+		if failed := install(s.filter); failed != nil {
+			s.filter = nil
+			s.missing = append(s.missing, Missing{PartSeccomp, failed})
+		}
+	}
 	ready <- err
 	if err != nil {
 		return // a thread in between is of no use
 	}
 	for j := range s.jobs {
-		if j.do != nil {
-			j.reply <- result{err: j.do()}
-			continue
-		}
 		pid, err := j.child.start()
 		j.reply <- result{pid, err}
+	}
+}
+
+// make makes namespaces on a thread of its own, which is where the others are, but has no filter.
+func (s *Spawner) make(ready chan<- error) {
+	runtime.LockOSThread()
+	err := s.confine()
+	ready <- err
+	if err != nil {
+		return
+	}
+	for do := range s.making {
+		s.made <- do()
 	}
 }
 
@@ -221,6 +240,7 @@ func (s *Spawner) confine() error {
 // Close ends the threads, and with them every program that they forked and that still runs.
 func (s *Spawner) Close() {
 	close(s.jobs)
+	close(s.making)
 	s.wg.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,6 +19,7 @@ const oomScore = "500"
 // prepare fills in what a program's child does on its way: it joins, is separated, gives its rights up, takes its files, and
 // becomes the program. Its order matters in many places; what must come before or after what is said beside each.
 func (s *Spawner) prepare(c *child, p *Program, path string) {
+	c.key = s.key
 	// While it is root and sees the host.
 	for _, f := range p.Join {
 		zero := c.text("0") // ourselves
@@ -28,8 +29,8 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	c.add("begin a session", unix.SYS_SETSID)
 	s.limits(c)
 	if p.Private != nil {
-		c.add("enter its mount namespace", unix.SYS_SETNS, p.Private.room.mounts.Fd(), unix.CLONE_NEWNS)
-		c.add("enter its IPC namespace", unix.SYS_SETNS, p.Private.room.ipc.Fd(), unix.CLONE_NEWIPC)
+		c.add("enter its mount namespace", unix.SYS_SETNS, p.Private.room.mounts.Fd(), unix.CLONE_NEWNS).keyed(c)
+		c.add("enter its IPC namespace", unix.SYS_SETNS, p.Private.room.ipc.Fd(), unix.CLONE_NEWIPC).keyed(c)
 	}
 	if p.NoNetwork {
 		c.flags |= unix.CLONE_NEWNET
@@ -48,11 +49,6 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	c.add("close our files", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC).may = true // before Linux 5.11
 	if s.ruleset != nil {
 		c.add("enter its landlock domain", unix.SYS_LANDLOCK_RESTRICT_SELF, s.ruleset.Fd(), 0)
-	}
-	// Last, for it denies some of the above.
-	if len(s.filter) > 0 {
-		program := &syscall.SockFprog{Len: uint16(len(s.filter)), Filter: &s.filter[0]}
-		c.add("filter its system calls", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, address(c, program))
 	}
 	c.add("execute "+path, unix.SYS_EXECVE, c.text(path), c.vector(p.Args), c.vector(p.Env))
 }

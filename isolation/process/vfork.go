@@ -11,7 +11,7 @@ import (
 // step is one system call that a child makes between its birth and its program.
 type step struct {
 	trap uintptr
-	args [5]uintptr
+	args [6]uintptr
 	// what names the step in an error.
 	what string
 	// use has the result of the step before as the first argument.
@@ -28,6 +28,7 @@ type step struct {
 type child struct {
 	flags  uint64
 	cgroup int // descriptor of a version 2 group to be born in, or -1
+	key    key // for a thread that is filtered
 	steps  []step
 	keep   []any // what the steps point to
 	// failed is the index of the step that failed, errno its error; written by the child, whose memory is ours.
@@ -58,7 +59,7 @@ func runtimeAfterFork()
 func runtimeAfterForkInChild()
 
 // vforkSyscall makes a system call that returns twice on one stack.
-func vforkSyscall(trap, a1, a2 uintptr) (r1, errno uintptr)
+func vforkSyscall(trap, a1, a2, a6 uintptr) (r1, errno uintptr)
 
 // cloneArgs are clone3's arguments, see clone(2).
 type cloneArgs struct {
@@ -121,7 +122,7 @@ func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
 		e    syscall.Errno
 	)
 	runtimeBeforeFork()
-	pid, errno = vforkSyscall(trap, a1, a2)
+	pid, errno = vforkSyscall(trap, a1, a2, uintptr(c.key))
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
@@ -131,7 +132,7 @@ func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
 		if s.use {
 			s.args[0] = last
 		}
-		r, _, e = syscall.RawSyscall6(s.trap, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], 0)
+		r, _, e = syscall.RawSyscall6(s.trap, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
 		if (e != 0 && !s.may) || (s.exact && r != s.want) {
 			c.failed, c.errno = i, e
 			break
@@ -150,6 +151,9 @@ func (c *child) add(what string, trap uintptr, args ...uintptr) *step {
 	c.steps = append(c.steps, s)
 	return &c.steps[len(c.steps)-1]
 }
+
+// keyed has the filter let the step pass.
+func (s *step) keyed(c *child) { s.args[5] = uintptr(c.key) }
 
 // text returns the address of a C string that lives as long as the child's steps.
 func (c *child) text(s string) uintptr {
