@@ -63,6 +63,11 @@ type config struct {
 	Pull        string   `envconfig:"MAYFLY_PULL" default:"missing" desc:"when images are pulled: missing, always or never"`
 	RegAuth     string   `envconfig:"MAYFLY_REGISTRY_AUTH" desc:"file with the credentials for registries, in the format of Docker's config.json"`
 	ContainerNW string   `envconfig:"MAYFLY_CONTAINER_NETWORK" default:"bridge" desc:"Docker's network for containers: bridge, host, none, or the name of one"`
+	GPUs        []string `envconfig:"MAYFLY_GPUS" default:"all" desc:"GPUs lent to workers, separated by commas: their numbers or UUIDs; all; or none"`
+	GPUSharing  string   `envconfig:"MAYFLY_GPU_SHARING" default:"none" desc:"none: a GPU has one task at a time; memory: tasks that name gpu_memory share GPUs, as far as their memory goes"`
+	GPUClean    duration `envconfig:"MAYFLY_GPU_CLEAN" default:"10s" desc:"how long a GPU may take to be clean after its task has ended, before it is put in quarantine"`
+	GPUCall     duration `envconfig:"MAYFLY_GPU_CALL_TIMEOUT" default:"5s" desc:"how long the GPUs' driver may take to answer"`
+	NVML        string   `envconfig:"MAYFLY_NVML" desc:"path of NVIDIA's libnvidia-ml.so.1; empty: where the system has it"`
 	LogLevel    string   `envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat   string   `envconfig:"MAYFLY_LOG_FORMAT" default:"auto" desc:"text, json, or auto: text on a terminal, JSON otherwise"`
 }
@@ -220,6 +225,18 @@ func (c *config) check() error {
 	}
 	if _, err := c.policy(); err != nil {
 		return err
+	}
+	if c.GPUSharing != "none" && c.GPUSharing != "memory" {
+		return wrong("GPU_SHARING", c.GPUSharing, "it is none or memory")
+	}
+	if c.GPUClean <= 0 {
+		return wrong("GPU_CLEAN", time.Duration(c.GPUClean), "it is a positive time")
+	}
+	if c.GPUCall <= 0 {
+		return wrong("GPU_CALL_TIMEOUT", time.Duration(c.GPUCall), "it is a positive time")
+	}
+	if len(c.GPUs) > 1 && (slices.Contains(c.GPUs, "all") || slices.Contains(c.GPUs, "none")) {
+		return wrong("GPUS", strings.Join(c.GPUs, ","), "all and none stand alone")
 	}
 	if c.Window < 0 || c.Window > 10000 {
 		return wrong("WINDOW", c.Window, "it is 0 to 10000")

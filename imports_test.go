@@ -23,12 +23,14 @@ func TestImports(t *testing.T) {
 		{"isolation", nil, "isolation runs programs: it never learns the words task or GPU"},
 		{"isolation/...", []string{"isolation", "internal/..."}, "a mechanism of isolation stands alone"},
 		{"isolation/container", []string{"isolation", "isolation/cgroup", "internal/..."}, "an engine makes the groups of its containers; ours only reads them"},
-		{"worker", []string{"queue", "isolation", "internal/..."}, "an attempt is a task run in a sandbox, whichever mechanism that is"},
+		{"gpu", []string{"internal/..."}, "which GPUs there are and who holds them: it knows holders by name only"},
+		{"gpu/...", []string{"gpu", "internal/..."}, "one vendor's driver: it tells of devices and never lends them"},
+		{"worker", []string{"queue", "isolation", "gpu", "internal/..."}, "an attempt is a task run in a sandbox, whichever mechanism that is"},
 		{"worker/keeper", []string{"isolation", "isolation/process", "isolation/cgroup", "isolation/systemd", "internal/..."}, "the keeper is the process that forks: it holds the mechanisms, and knows nothing of tasks"},
-		{"manager", []string{"queue", "worker", "isolation", "internal/..."}, "the manager decides; what it decides upon is handed to it by main"},
+		{"manager", []string{"queue", "worker", "isolation", "gpu", "internal/..."}, "the manager decides; what it decides upon is handed to it by main"},
 		{"manager/history", []string{"manager", "queue", "internal/..."}, "one outside dependency: the embedded store"},
-		{"api", []string{"manager", "queue", "internal/..."}, "the API shows the manager; it never reaches around it"},
-		{"cli", []string{"api", "manager", "queue", "internal/..."}, "commands speak to the manager through its API only"},
+		{"api", []string{"manager", "queue", "gpu", "internal/..."}, "the API shows the manager; it never reaches around it"},
+		{"cli", []string{"api", "manager", "queue", "gpu", "internal/..."}, "commands speak to the manager through its API only"},
 	}
 	matches := func(pattern, pkg string) bool {
 		below, tree := strings.CutSuffix(pattern, "/...")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mayfly/mayfly/api"
 	"github.com/mayfly/mayfly/cli"
+	"github.com/mayfly/mayfly/gpu/nvidia"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/manager"
@@ -35,12 +36,13 @@ var version = "dev"
 
 func main() {
 	os.Exit(cli.Execute(cli.Program{
-		Version: version,
-		Run:     func(ctx context.Context, _ cli.RunArgs) error { return run(ctx) },
-		Keeper:  keeper.Main,
-		RunHelp: printVariables,
-		Check:   check,
-		Socket:  defaultSocket,
+		Version:   version,
+		Run:       func(ctx context.Context, _ cli.RunArgs) error { return run(ctx) },
+		Keeper:    keeper.Main,
+		GPUHelper: nvidia.Main,
+		RunHelp:   printVariables,
+		Check:     check,
+		Socket:    defaultSocket,
 	}))
 }
 
@@ -119,14 +121,25 @@ func run(ctx context.Context) error {
 		router.Images = engine
 		detach = func() { sandbox.Detach(); engine.Detach() }
 	}
-	runner := worker.New(router, worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
-		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Log: log})
+	// GPUs are spoken to by a helper process, and only while there is something to ask.
+	gpus, closeGPUs, err := openGPUs(intake, c, log, func() { m.GPUsChanged() })
+	if err != nil {
+		return err
+	}
+	defer closeGPUs()
+	settings := worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
+		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Devices: gpuFiles(gpus), Log: log}
+	files := worker.New(router, settings)
+	var runner worker.Runner = files
+	if gpus != nil {
+		runner = &worker.GPUs{Runner: files, Host: gpus}
+	}
 
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
 	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
 		MaxTasks: c.History, MaxAge: time.Duration(c.HistoryAge), Sync: c.AMQPURL == "", Log: log,
 		OnDrop: func(r manager.Record) {
-			if err := runner.Remove(r.ID); err != nil {
+			if err := files.Remove(r.ID); err != nil {
 				log.Error("output of a forgotten task not removed", logkey.Attempt, r.ID, logkey.Err, err)
 			}
 		},
@@ -150,7 +163,7 @@ func run(ctx context.Context) error {
 	m = manager.New(c.manager(capacity, cannot), manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
 		Broadcast: q.broadcast, ReplyTo: q.replyTo,
-		Runner: runner, History: past, Output: runner.Output, Detach: detach, Sweep: runner.Sweep,
+		Runner: runner, GPUs: gpus, History: past, Output: files.Output, Detach: detach, Sweep: files.Sweep,
 		Resolve: func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
 		Log:     log,
 	})

@@ -19,6 +19,7 @@
 //	POST   /v1/dead/{key}/requeue
 //	DELETE /v1/dead/{key}
 //	GET    /v1/info                 the host
+//	GET    /v1/gpus                 its GPUs
 //	GET    /v1/events               server-sent events: the active tasks, at each change
 //	POST   /v1/drain
 package api
@@ -69,6 +70,7 @@ func New(c Config) http.Handler {
 		"POST /v1/dead/{key}/requeue": s.requeue,
 		"DELETE /v1/dead/{key}":       s.drop,
 		"GET /v1/info":                s.info,
+		"GET /v1/gpus":                s.gpus,
 		"GET /v1/events":              s.events,
 		"POST /v1/drain":              s.drain,
 	} {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 )
@@ -213,6 +214,12 @@ func (c *Client) Drain(ctx context.Context) error {
 func (c *Client) Info(ctx context.Context) (info manager.Info, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/info", nil, nil, &info)
 	return info, err
+}
+
+// GPUs shows the host's GPUs.
+func (c *Client) GPUs(ctx context.Context) (overview gpu.Overview, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/gpus", nil, nil, &overview)
+	return overview, err
 }
 
 // Dead lists dead letters, without their bodies.

@@ -163,6 +163,15 @@ func (s *server) info(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *server) gpus(w http.ResponseWriter, r *http.Request) error {
+	overview, err := s.backend.GPUs(r.Context())
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, overview)
+	return nil
+}
+
 // eventPause is the least time between two events: what changes in between shows in the next.
 const eventPause = 100 * time.Millisecond
 

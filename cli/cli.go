@@ -28,6 +28,8 @@ type Program struct {
 	Run func(ctx context.Context, args RunArgs) error
 	// Keeper is the keeper's life.
 	Keeper func(args []string) error
+	// GPUHelper is the life of the process that speaks to the GPUs' driver.
+	GPUHelper func(args []string) error
 	// RunHelp prints the settings.
 	RunHelp func(io.Writer)
 	// Check looks at the host and reports whether all is well.
@@ -106,7 +108,7 @@ Start the manager with "mayfly run"; the other commands speak to it.`,
 		return usage("%w; see \"%s --help\"", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the manager's `PATH` (default $MAYFLY_SOCKET, or the system's)")
-	root.AddCommand(c.run(), c.keeper(), c.submit(), c.ps(), c.show(), c.wait(), c.logs(), c.cancel(), c.drain(), c.dead(), c.info(),
+	root.AddCommand(c.run(), c.keeper(), c.gpuHelper(), c.gpus(), c.submit(), c.ps(), c.show(), c.wait(), c.logs(), c.cancel(), c.drain(), c.dead(), c.info(),
 		c.check(), c.version(), exitCodes())
 	wrapArgs(root)
 	return root

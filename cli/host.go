@@ -67,6 +67,7 @@ func (c *command) info() *cobra.Command {
 				{"cpu", fmt.Sprintf("%.3g of %.3g cores lent", i.CPUUsed, i.CPU)},
 				{"memory", fmt.Sprintf("%s of %s lent", human(i.MemoryUsed), human(i.Memory))},
 				{"disk", fmt.Sprintf("%s of %s lent", human(i.DiskUsed), human(i.Disk))},
+				{"gpus", fmt.Sprintf("%d of %d free", i.GPUsFree, i.GPUs)},
 				{"tasks", fmt.Sprintf("%d running, %d waiting here, %d being settled, %d in the queue", i.Running, i.Waiting, i.Settling, depth)},
 			}, quarantined...))
 		},

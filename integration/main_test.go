@@ -26,8 +26,8 @@ func (b build) Run() int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "mayfly")
-	c := exec.Command("go", "build", "-o", binary, "github.com/mayfly/mayfly")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// As "make build" does.
+	c := exec.Command("go", "build", "-tags", "netgo,osusergo", "-ldflags", "-extldflags=-Wl,-z,lazy", "-o", binary, "github.com/mayfly/mayfly")
 	if out, err := c.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "cannot build the binary: %v\n%s", err, out)
 		return 1

@@ -53,8 +53,28 @@ type Spec struct {
 	Limits Limits `json:"limits"`
 	// NoNetwork leaves the program a network of its own, with nothing but a loopback interface.
 	NoNetwork bool `json:"no_network,omitempty"`
+	// Devices are device files that the program sees beside the ordinary ones of a sandbox, and may read and write whatever their
+	// mode on the host. They are for processes; without a private file system the program finds those of the host.
+	Devices []Device `json:"devices,omitempty"`
+	// Closed are devices that the program may not open, by whatever name it finds or makes for them. They are for processes.
+	// A sandbox that cannot keep a program from them does not run it.
+	Closed []Device `json:"closed,omitempty"`
+	// CDI are the devices of a container, each by its full name in the Container Device Interface: "vendor.com/class=name". They
+	// are for containers, which have no other devices.
+	CDI []string `json:"cdi,omitempty"`
 	// Note is kept by the sandbox and returned by Held. It is the caller's own.
 	Note []byte `json:"note,omitempty"`
+}
+
+// Device is a device file. It is its number that says which device that is.
+type Device struct {
+	// Path is absolute, without links or dots in it. Where only the number counts it may be empty.
+	Path string `json:"path,omitempty"`
+	// Block says that it is a block device, not a character device.
+	Block bool `json:"block,omitempty"`
+	// Major is below 4096, Minor below 1048576, as Linux counts them.
+	Major uint32 `json:"major,omitempty"`
+	Minor uint32 `json:"minor,omitempty"`
 }
 
 // Limits bound a program with all its descendants. Zero is no limit of that kind.

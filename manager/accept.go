@@ -32,8 +32,12 @@ func (m *Manager) accept(d queue.Delivery) {
 		return
 	}
 	m.seq++
-	a.Lease = m.ledger.price(task.Resources)
+	choices, why := m.ledger.choices(&task)
+	if len(choices) > 0 {
+		a.Lease = choices[0].lease
+	}
 	e := newEntry(a, d)
+	e.choices = choices
 	e.seq = m.seq
 	if msg.Redelivered && m.settledBefore(&a) || m.copiedTwice(e) {
 		m.alreadySettled(e)
@@ -43,7 +47,7 @@ func (m *Manager) accept(d queue.Delivery) {
 		m.close(e, m.cancelledVerdict(e, now))
 		return
 	}
-	if why := m.ledger.never(&task, a.Lease); why != "" {
+	if why != "" {
 		m.cannotRun(e, msg, why, now)
 		return
 	}

@@ -22,7 +22,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 		mine[a.ID()] = true
 		if r, ok := m.History.Settled(a.ID()); h.Settled || ok && h.Ended && r.Fingerprint == a.Fingerprint {
 			if h.Left {
-				m.ledger.take(a.Lease)
+				m.ledger.take(a.ID(), a.Lease)
 				m.vacate(&a, "it was left before this manager began")
 			}
 			m.Runner.Release(a.ID())
@@ -30,10 +30,13 @@ func (m *Manager) adopt(ctx context.Context) error {
 		}
 		e := newEntry(a, nil)
 		e.begun, e.status, e.pid, e.startedAt = true, Running, h.PID, h.StartedAt
-		m.ledger.take(a.Lease)
+		m.ledger.take(a.ID(), a.Lease)
 		m.active[a.Task.ID] = e
 		m.launch(e)
 		m.Log.Info("worker adopted", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.PID, h.PID, "ended", h.Ended)
+	}
+	if m.Services.GPUs != nil {
+		m.Services.GPUs.Start()
 	}
 	m.Sweep(func(attemptID string) bool {
 		_, known := m.History.Settled(attemptID)

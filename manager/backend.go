@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
 )
@@ -44,7 +45,7 @@ func (m *Manager) canRunHere(task queue.Task) error {
 	if err != nil {
 		return err
 	}
-	if why := m.ledger.never(&task, m.ledger.price(task.Resources)); why != "" {
+	if _, why := m.ledger.choices(&task); why != "" {
 		return &queue.Refusal{Field: "task", Remedy: why}
 	}
 	return nil
@@ -155,7 +156,7 @@ func queuedView(msg queue.Message) View {
 func recordView(r *Record) View {
 	res := r.Result
 	v := View{ID: res.ID, Name: res.Name, Pool: res.Pool, Band: r.Band, Status: Ended, Attempt: res.Attempt, Command: r.Command,
-		Labels: r.Labels, CPU: float64(r.Lease.MilliCPU) / 1000, Memory: r.Lease.Memory, StartedAt: res.StartedAt, FinishedAt: res.FinishedAt, Attempts: res.Attempts}
+		Labels: r.Labels, CPU: float64(r.Lease.MilliCPU) / 1000, Memory: r.Lease.Memory, GPUs: r.Lease.GPUNames(), StartedAt: res.StartedAt, FinishedAt: res.FinishedAt, Attempts: res.Attempts}
 	if res.QueuedAt != nil {
 		v.QueuedAt = *res.QueuedAt
 	}
@@ -380,5 +381,28 @@ func (m *Manager) Info(ctx context.Context) (Info, error) {
 		}
 	}
 	info.Settling += len(m.closing)
+	if m.Services.GPUs != nil {
+		var sick int
+		info.GPUs, info.GPUsFree, sick = m.Services.GPUs.Counts()
+		if sick > 0 {
+			info.Quarantined = append(info.Quarantined, fmt.Sprintf("%d of %d GPUs (mayfly gpus says why)", sick, info.GPUs))
+		}
+	}
 	return info, nil
+}
+
+// GPUs implements Backend.
+func (m *Manager) GPUs(ctx context.Context) (gpu.Overview, error) {
+	if m.Services.GPUs == nil {
+		return gpu.Overview{Note: "this host lends no GPU", GPUs: []gpu.Status{}}, nil
+	}
+	return m.Services.GPUs.Overview(ctx), nil
+}
+
+// GPUsChanged has the manager look for tasks that can run now that a GPU is free.
+func (m *Manager) GPUsChanged() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.schedule()
+	m.notify()
 }

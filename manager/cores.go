@@ -26,10 +26,18 @@ type corePool struct {
 
 func newCorePool(list []Core) *corePool { return &corePool{list: list, lent: map[int]int64{}} }
 
-// pick chooses cores for so many thousandths; none where no processors are lent one by one.
-func (c *corePool) pick(milli int64) map[int]int64 {
+// pick chooses cores for so many thousandths, of the nodes that are named where those have room; none where no processors are lent one by
+// one.
+func (c *corePool) pick(milli int64, near ...int) map[int]int64 {
 	if len(c.list) == 0 || milli <= 0 {
 		return nil
+	}
+	beside := func(core Core) bool { return slices.Contains(near, core.Node) }
+	if slices.ContainsFunc(c.list, beside) {
+		part := &corePool{slices.DeleteFunc(slices.Clone(c.list), func(core Core) bool { return !beside(core) }), c.lent}
+		if share := part.pick(milli); total(share) == milli && (milli%coreFull != 0 || len(share) == int(milli/coreFull)) {
+			return share
+		}
 	}
 	if milli%coreFull == 0 {
 		if share := c.whole(int(milli / coreFull)); share != nil {
@@ -37,6 +45,13 @@ func (c *corePool) pick(milli int64) map[int]int64 {
 		}
 	}
 	return c.packed(milli)
+}
+
+func total(share map[int]int64) (sum int64) {
+	for _, part := range share {
+		sum += part
+	}
+	return sum
 }
 
 // whole finds n untouched cores, within one node where one has them: in the node where fewest are left over, so that larger

@@ -15,6 +15,8 @@ import (
 // The manager's lock guards all but the attempt, which is not written to once its worker is begun.
 type entry struct {
 	attempt worker.Attempt
+	// choices are the ways in which it may run here, while it waits.
+	choices []choice
 	// delivery is nil, or lost, while the queue has the message back and has not delivered it again.
 	delivery queue.Delivery
 	// arrived is closed when a delivery joins; replaced each time.
@@ -91,7 +93,7 @@ func commandLine(t *queue.Task) string {
 func (e *entry) view() View {
 	a, t := &e.attempt, &e.attempt.Task
 	v := View{ID: t.ID, Name: t.Name, Pool: t.Pool, Band: a.Band, Status: e.status, Reason: e.reason, Attempt: a.Number,
-		Command: commandLine(t), PID: e.pid, CPU: float64(a.Lease.MilliCPU) / 1000, Memory: a.Lease.Memory,
+		Command: commandLine(t), PID: e.pid, CPU: float64(a.Lease.MilliCPU) / 1000, Memory: a.Lease.Memory, GPUs: a.Lease.GPUNames(),
 		Labels: t.Labels, QueuedAt: a.QueuedAt, Attempts: a.History}
 	if !e.startedAt.IsZero() {
 		at := e.startedAt

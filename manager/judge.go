@@ -98,7 +98,7 @@ func (f *finding) result(state queue.State) *queue.Result {
 	return &queue.Result{
 		ID: a.Task.ID, Name: a.Task.Name, Pool: a.Task.Pool,
 		State: state, Cause: o.Cause, Message: o.Message, ExitCode: o.ExitCode, Signal: o.Signal,
-		Attempt: a.Number, Attempts: f.history(), Host: a.Host, GPUs: []string{},
+		Attempt: a.Number, Attempts: f.history(), Host: a.Host, GPUs: append([]string{}, a.Lease.GPUNames()...),
 		QueuedAt: &queued, StartedAt: &started, FinishedAt: &finished, Usage: o.Usage,
 		Result: o.Result, StdoutTail: o.StdoutTail, StderrTail: o.StderrTail,
 	}

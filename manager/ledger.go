@@ -1,9 +1,13 @@
 package manager
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/worker"
 )
@@ -31,6 +35,7 @@ type ledger struct {
 	total  Capacity
 	lent   Capacity
 	cores  *corePool
+	gpus   *gpu.Host // nil where there are none
 	cannot Cannot
 	// defaultMilliCPU and defaultPIDs are lent to a task that does not say.
 	defaultMilliCPU, defaultPIDs int64
@@ -53,28 +58,49 @@ func (l *ledger) price(r queue.Resources) worker.Lease {
 }
 
 // never returns in one sentence why the host can never run the task, or "".
-func (l *ledger) never(t *queue.Task, lease worker.Lease) string {
+func (l *ledger) never(t *queue.Task, c *choice) string {
+	r, lease := &c.resources, &c.lease
 	switch {
 	case t.Image != "" && l.cannot.Containers != "":
 		return fmt.Sprintf("image is %q: this host %s", t.Image, l.cannot.Containers)
-	case t.Image == "" && t.Resources.Network != nil && !*t.Resources.Network && l.cannot.NoNetwork != "":
+	case t.Image == "" && r.Network != nil && !*r.Network && l.cannot.NoNetwork != "":
 		return fmt.Sprintf("resources.network is false: this host %s", l.cannot.NoNetwork)
-	case t.Image == "" && t.Resources.Disk > 0 && l.cannot.Disk != "":
-		return fmt.Sprintf("resources.disk is %s: this host %s", queue.FormatSize(t.Resources.Disk), l.cannot.Disk)
-	case t.Resources.GPU > 0:
-		return fmt.Sprintf("resources.gpu is %d: this host lends no GPU", t.Resources.GPU)
+	case t.Image == "" && r.Disk > 0 && l.cannot.Disk != "":
+		return fmt.Sprintf("resources.disk is %s: this host %s", queue.FormatSize(r.Disk), l.cannot.Disk)
+	case c.gpus.Count > 0 && l.gpus == nil:
+		return fmt.Sprintf("%s: this host lends no GPU", gpuField(r))
 	case lease.MilliCPU > l.total.MilliCPU:
 		return fmt.Sprintf("resources.cpu is %s: this host lends %s", cores(lease.MilliCPU), cores(l.total.MilliCPU))
 	case lease.Memory > l.total.Memory:
 		return fmt.Sprintf("resources.memory is %s: this host lends %s", queue.FormatSize(lease.Memory), queue.FormatSize(l.total.Memory))
 	case lease.Disk > l.total.Disk:
 		return fmt.Sprintf("resources.disk is %s: this host lends %s", queue.FormatSize(lease.Disk), queue.FormatSize(l.total.Disk))
+	case c.gpus.Count > 0:
+		if why := l.gpus.Never(c.gpus); why != "" {
+			return fmt.Sprintf("%s: this host %s", gpuField(r), why)
+		}
 	}
 	return ""
 }
 
+// gpuField names the field that asks for GPUs, with all that is said of them.
+func gpuField(r *queue.Resources) string {
+	var parts []string
+	if r.GPU > 0 {
+		parts = append(parts, fmt.Sprintf("resources.gpu is %d", r.GPU))
+	}
+	if r.GPUModel != "" {
+		parts = append(parts, fmt.Sprintf("resources.gpu_model is %q", r.GPUModel))
+	}
+	if r.GPUMemory > 0 {
+		parts = append(parts, "resources.gpu_memory is "+queue.FormatSize(r.GPUMemory))
+	}
+	return strings.Join(parts, " and ")
+}
+
 // lacks returns in a few words what is not free for the lease now, or "".
-func (l *ledger) lacks(lease worker.Lease) string {
+func (l *ledger) lacks(c *choice) string {
+	lease := &c.lease
 	switch {
 	case lease.MilliCPU > l.total.MilliCPU-l.lent.MilliCPU:
 		return fmt.Sprintf("waits for %s: %g of %g CPU cores are free", cores(lease.MilliCPU),
@@ -85,23 +111,66 @@ func (l *ledger) lacks(lease worker.Lease) string {
 	case lease.Disk > l.total.Disk-l.lent.Disk:
 		return fmt.Sprintf("waits for %s of disk: %s of %s are free", queue.FormatSize(lease.Disk),
 			queue.FormatSize(max(0, l.total.Disk-l.lent.Disk)), queue.FormatSize(l.total.Disk))
+	case c.gpus.Count > 0:
+		return l.gpus.Lacks(c.gpus)
 	}
 	return ""
 }
 
-// assign chooses the processors of a lease that is then taken.
-func (l *ledger) assign(lease *worker.Lease) { lease.Cores = l.cores.pick(lease.MilliCPU) }
+// reachable reports whether one of the choices can be had once enough of what runs has ended.
+func (l *ledger) reachable(choices []choice) bool {
+	return slices.ContainsFunc(choices, func(c choice) bool { return c.gpus.Count == 0 || l.gpus.Reachable(c.gpus) })
+}
 
-// take lends the lease. An adopted worker's lease is taken even where it does not fit (the capacity may have been
-// lowered since): it runs already.
-func (l *ledger) take(lease worker.Lease) {
+// lend lends to an attempt what the first of the choices that can be had asks for, with its cores beside its GPUs. Where none can, it
+// says why the first cannot.
+func (l *ledger) lend(attemptID string, choices []choice) (taken *choice, lease worker.Lease, why string) {
+	for i := range choices {
+		c := &choices[i]
+		lacks := l.lacks(c)
+		var gpus []gpu.Grant
+		if lacks == "" && c.gpus.Count > 0 {
+			if gpus = l.gpus.Lend(attemptID, c.gpus); gpus == nil {
+				lacks = l.gpus.Lacks(c.gpus) // taken out of use since
+			}
+		}
+		if lacks != "" || c.gpus.Count > 0 && gpus == nil {
+			why = cmp.Or(why, lacks, "waits for GPUs")
+			continue
+		}
+		lease = c.lease
+		lease.GPUs = gpus
+		var near []int
+		for _, g := range gpus {
+			near = append(near, g.Node)
+		}
+		lease.Cores = l.cores.pick(lease.MilliCPU, near...)
+		l.takeHost(lease)
+		return c, lease, ""
+	}
+	return nil, lease, why
+}
+
+// take takes the lease of an adopted worker, even where it does not fit (the capacity may have been lowered since): it runs already.
+func (l *ledger) take(attemptID string, lease worker.Lease) {
+	l.takeHost(lease)
+	if l.gpus != nil && len(lease.GPUs) > 0 {
+		l.gpus.Take(attemptID, lease.GPUs)
+	}
+}
+
+// takeHost takes all but GPUs.
+func (l *ledger) takeHost(lease worker.Lease) {
 	l.lent.MilliCPU += lease.MilliCPU
 	l.lent.Memory += lease.Memory
 	l.lent.Disk += lease.Disk
 	l.cores.mark(lease.Cores)
 }
 
-func (l *ledger) giveBack(lease worker.Lease) {
+func (l *ledger) giveBack(attemptID string, lease worker.Lease) {
+	if l.gpus != nil && len(lease.GPUs) > 0 {
+		l.gpus.Return(attemptID)
+	}
 	l.lent.MilliCPU -= lease.MilliCPU
 	l.lent.Memory -= lease.Memory
 	l.lent.Disk -= lease.Disk

@@ -47,12 +47,13 @@ func TestLedgerNeverAndLacks(t *testing.T) {
 		{queue.Task{Resources: queue.Resources{Network: new(bool)}}, worker.Lease{}, "resources.network is false: this host cannot"},
 		{queue.Task{Resources: queue.Resources{Disk: 5}}, worker.Lease{Disk: 5}, "resources.disk is 5B: this host cannot"},
 	} {
-		if got := l.never(&tt.task, tt.lease); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
+		c := choice{resources: tt.task.Resources, lease: tt.lease, gpus: requestOf(tt.task.Resources)}
+		if got := l.never(&tt.task, &c); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 			t.Errorf("never(%+v) = %q, want it to name %q", tt.lease, got, tt.want)
 		}
 	}
 	l.cannot = Cannot{}
-	l.take(worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
+	l.take("x.1", worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
 	for _, tt := range []struct {
 		lease worker.Lease
 		want  string
@@ -62,11 +63,11 @@ func TestLedgerNeverAndLacks(t *testing.T) {
 		{worker.Lease{Memory: 401}, "memory"},
 		{worker.Lease{Disk: 8}, "disk"},
 	} {
-		if got := l.lacks(tt.lease); !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+		if got := l.lacks(&choice{lease: tt.lease}); !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
 			t.Errorf("lacks(%+v) = %q, want it to name %q", tt.lease, got, tt.want)
 		}
 	}
-	l.giveBack(worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
+	l.giveBack("x.1", worker.Lease{MilliCPU: 1500, Memory: 600, Disk: 3})
 	if !reflect.DeepEqual(l.lent, Capacity{}) {
 		t.Errorf("lent = %+v after all was given back", l.lent)
 	}

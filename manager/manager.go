@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/worker"
@@ -58,7 +59,9 @@ type Services struct {
 	Publisher queue.Publisher
 	Cemetery  queue.Cemetery
 	Runner    worker.Runner
-	History   History
+	// GPUs is nil on a host that has none to do with.
+	GPUs    *gpu.Host
+	History History
 	// Resolve replaces a task's type by what it stands for, and refuses what the host does not allow.
 	Resolve func(queue.Task) (queue.Task, error)
 	// Detach lets go of all workers; their Runs return isolation.ErrDetached.
@@ -130,7 +133,7 @@ type Manager struct {
 // New returns a manager that does nothing yet.
 func New(c Config, s Services) *Manager {
 	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
-		ledger: ledger{total: c.Capacity, cannot: c.Cannot, cores: newCorePool(c.Capacity.Cores),
+		ledger: ledger{total: c.Capacity, cannot: c.Cannot, gpus: s.GPUs, cores: newCorePool(c.Capacity.Cores),
 			defaultMilliCPU: c.Defaults.MilliCPU, defaultPIDs: c.Defaults.PIDs},
 		quarantine: map[string]quarantined{}, freed: map[string]bool{},
 		active: map[string]*entry{}, closing: map[*entry]bool{},

@@ -22,7 +22,7 @@ func (m *Manager) vacate(a *worker.Attempt, left string) {
 	free := m.freed[id]
 	delete(m.freed, id)
 	if left == "" || free {
-		m.ledger.giveBack(a.Lease)
+		m.ledger.giveBack(id, a.Lease)
 		return
 	}
 	m.quarantine[id] = quarantined{a.Lease, left}
@@ -40,7 +40,7 @@ func (m *Manager) Freed(attemptID string) {
 		return
 	}
 	delete(m.quarantine, attemptID)
-	m.ledger.giveBack(q.lease)
+	m.ledger.giveBack(attemptID, q.lease)
 	m.Log.Info("worker removed at last: its share of the host is free again", logkey.Attempt, attemptID)
 	m.schedule()
 	m.notify()

@@ -64,11 +64,14 @@ func (m *Manager) schedule() {
 		case ahead != nil:
 			e.reason = "waits behind " + ahead.attempt.Task.ID
 		default:
-			if e.reason = m.ledger.lacks(e.attempt.Lease); e.reason == "" {
+			var taken *choice
+			if taken, e.attempt.Lease, e.reason = m.ledger.lend(e.attempt.ID(), e.choices); taken != nil {
+				t.Resources = taken.resources
 				m.begin(e)
 				continue
 			}
-			if now.Sub(e.acceptedAt) > patience {
+			e.attempt.Lease = e.choices[0].lease
+			if now.Sub(e.acceptedAt) > patience && m.ledger.reachable(e.choices) {
 				ahead = e
 			}
 		}
@@ -93,10 +96,8 @@ func (m *Manager) setDemand() {
 	}
 }
 
-// begin lends the entry its lease and starts its worker. The lock is held.
+// begin starts the worker of an entry that has its lease. The lock is held.
 func (m *Manager) begin(e *entry) {
-	m.ledger.assign(&e.attempt.Lease)
-	m.ledger.take(e.attempt.Lease)
 	e.status, e.reason, e.begun = Running, "", true
 	m.active[e.attempt.Task.ID] = e
 	m.launch(e)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -42,6 +43,7 @@ type View struct {
 	PID        int               `json:"pid,omitempty"`
 	CPU        float64           `json:"cpu"`
 	Memory     int64             `json:"memory"`
+	GPUs       []string          `json:"gpus,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	QueuedAt   time.Time         `json:"queued_at"`
 	StartedAt  *time.Time        `json:"started_at,omitempty"`
@@ -65,6 +67,8 @@ type Info struct {
 	MemoryUsed int64     `json:"memory_used"`
 	Disk       int64     `json:"disk"`
 	DiskUsed   int64     `json:"disk_used"`
+	GPUs       int       `json:"gpus"`
+	GPUsFree   int       `json:"gpus_free"`
 	Waiting    int       `json:"waiting"`
 	Running    int       `json:"running"`
 	Settling   int       `json:"settling"`
@@ -109,6 +113,8 @@ type Backend interface {
 	// Drain stops the intake and ends the manager when its running tasks have ended, as the first SIGTERM does.
 	Drain()
 	Info(ctx context.Context) (Info, error)
+	// GPUs shows the host's GPUs as they are now.
+	GPUs(ctx context.Context) (gpu.Overview, error)
 	// Cemetery returns the dead letters.
 	Cemetery() queue.Cemetery
 }

@@ -39,7 +39,7 @@ var taskFields = []field[Task]{
 var resourceFields = []field[Resources]{
 	{"cpu", func(s *scanner, r *Resources) error { return s.cores(&r.CPU) }},
 	{"memory", func(s *scanner, r *Resources) error { return s.size(&r.Memory, minMemory) }},
-	{"gpu", func(s *scanner, r *Resources) error { return s.integer(&r.GPU, 0, maxGPU) }},
+	{"gpu", func(s *scanner, r *Resources) error { return s.gpus(r) }},
 	{"gpu_memory", func(s *scanner, r *Resources) error { return s.size(&r.GPUMemory, 1) }},
 	{"gpu_model", func(s *scanner, r *Resources) error { return s.word(&r.GPUModel, validName, nameRemedy) }},
 	{"disk", func(s *scanner, r *Resources) error { return s.size(&r.Disk, 1) }},

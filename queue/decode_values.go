@@ -175,6 +175,12 @@ func (s *scanner) alternatives(into *[]Resources) error {
 	})
 }
 
+func (s *scanner) gpus(r *Resources) error {
+	err := s.integer(&r.GPU, 0, maxGPU)
+	r.NoGPU = err == nil && r.GPU == 0
+	return err
+}
+
 func (s *scanner) flag(into **bool) error {
 	if err := s.expect("a boolean", "true or false"); err != nil {
 		return err

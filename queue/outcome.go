@@ -62,6 +62,8 @@ type Usage struct {
 	MemoryPeakBytes    int64   `json:"memory_peak_bytes"`
 	GPUMemoryPeakBytes int64   `json:"gpu_memory_peak_bytes"`
 	GPUEnergyJoules    float64 `json:"gpu_energy_joules"`
+	// GPUUtilization is the mean share of the time in which the GPUs were busy, 0 to 1.
+	GPUUtilization float64 `json:"gpu_utilization"`
 }
 
 // Result is what the producer is told once its task is settled for good. Its JSON form is part of the outside contract.

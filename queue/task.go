@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 )
@@ -76,6 +77,26 @@ type Resources struct {
 	Disk      int64
 	GPU       int
 	GPUModel  string
-	Network   *bool
-	PIDs      int
+	// NoGPU says that GPU is 0 because the task says so: an alternative that does without.
+	NoGPU   bool
+	Network *bool
+	PIDs    int
+}
+
+// With returns the resources with those changed that over names.
+func (r Resources) With(over Resources) Resources {
+	if over.NoGPU {
+		r.GPU, r.GPUMemory, r.GPUModel = 0, 0, ""
+	}
+	return Resources{
+		CPU:       cmp.Or(over.CPU, r.CPU),
+		Memory:    cmp.Or(over.Memory, r.Memory),
+		GPU:       cmp.Or(over.GPU, r.GPU),
+		GPUMemory: cmp.Or(over.GPUMemory, r.GPUMemory),
+		GPUModel:  cmp.Or(over.GPUModel, r.GPUModel),
+		NoGPU:     over.NoGPU || r.NoGPU && over.GPU == 0,
+		Disk:      cmp.Or(over.Disk, r.Disk),
+		Network:   cmp.Or(over.Network, r.Network),
+		PIDs:      cmp.Or(over.PIDs, r.PIDs),
+	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/queue"
@@ -34,7 +35,9 @@ type Config struct {
 	Tail int64
 	// User is what workers find as their user's name.
 	User string
-	Log  *slog.Logger
+	// Devices, if not nil, says which device files the holder of GPUs may open, and which ones nobody but others may.
+	Devices func([]gpu.Grant) (open, closed []isolation.Device)
+	Log     *slog.Logger
 }
 
 // attemptMode lets a worker of another user through to what is its own, where it has no file system of its own; it cannot list

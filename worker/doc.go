@@ -18,6 +18,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -33,6 +34,17 @@ type Lease struct {
 	// Cores says how much of which processors the attempt runs on, in thousandths by their numbers; empty where it may run on
 	// all.
 	Cores map[int]int64 `json:"cores,omitempty"`
+	// GPUs are the devices that it has, in the order in which it sees them.
+	GPUs []gpu.Grant `json:"gpus,omitempty"`
+}
+
+// GPUNames are the UUIDs of the GPUs, nil where there are none.
+func (l *Lease) GPUNames() []string {
+	var names []string
+	for _, g := range l.GPUs {
+		names = append(names, g.UUID)
+	}
+	return names
 }
 
 // cores are the numbers of the processors.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/queue"
@@ -53,6 +54,12 @@ func spec(a *Attempt, f files, c *Config) isolation.Spec {
 		Limits:    isolation.Limits{MilliCPU: l.MilliCPU, Cores: l.cores(), Memory: l.Memory, PIDs: l.PIDs, Disk: l.Disk},
 		NoNetwork: t.Resources.Network != nil && !*t.Resources.Network,
 	}
+	if c.Devices != nil {
+		s.Devices, s.Closed = c.Devices(l.GPUs)
+	}
+	for _, name := range l.GPUNames() {
+		s.CDI = append(s.CDI, "nvidia.com/gpu="+name)
+	}
 	if t.Shell != "" {
 		s.Args = []string{"/bin/sh", "-c", t.Shell}
 	}
@@ -83,12 +90,16 @@ func environment(a *Attempt, f files, user string) []string {
 		"MAYFLY_POOL":         t.Pool,
 		"MAYFLY_CPUS":         strconv.FormatFloat(float64(a.Lease.MilliCPU)/1000, 'f', -1, 64),
 		"MAYFLY_MEMORY_BYTES": strconv.FormatInt(a.Lease.Memory, 10),
-		"MAYFLY_GPUS":         "",
+		"MAYFLY_GPUS":         strings.Join(a.Lease.GPUNames(), ","),
 		"MAYFLY_RESULT":       f.result(),
 		"MAYFLY_SCRATCH":      f.scratch(),
 		// Unset would show all GPUs to CUDA; empty shows none.
-		"CUDA_VISIBLE_DEVICES": "",
+		"CUDA_VISIBLE_DEVICES": strings.Join(a.Lease.GPUNames(), ","),
 	})
+	if len(a.Lease.GPUs) > 0 {
+		env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+		env["NVIDIA_VISIBLE_DEVICES"] = strings.Join(a.Lease.GPUNames(), ",")
+	}
 	list := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		list = append(list, name+"="+env[name])

@@ -35,16 +35,27 @@ type Engine struct {
 	// Host is its address.
 	Host string
 
-	tb  testing.TB
-	dir string
-	cmd *exec.Cmd
+	tb   testing.TB
+	dir  string
+	path string   // where it looks for commands, before all other places
+	args []string // of it, beside the usual ones
+	cmd  *exec.Cmd
 }
+
+// Option is how an engine is to differ from the usual one.
+type Option func(*Engine)
+
+// Path has the engine look for commands in a directory first.
+func Path(dir string) Option { return func(e *Engine) { e.path = dir + ":" } }
+
+// Args gives the engine more arguments.
+func Args(args ...string) Option { return func(e *Engine) { e.args = append(e.args, args...) } }
 
 // startLimit is how long an engine may take to answer.
 const startLimit = 60 * time.Second
 
 // Start starts an engine, which ends with the test, with all of its containers.
-func Start(tb testing.TB) *Engine {
+func Start(tb testing.TB, options ...Option) *Engine {
 	tb.Helper()
 	need.Command(tb, "dockerd")
 	if os.Geteuid() != 0 {
@@ -55,6 +66,9 @@ func Start(tb testing.TB) *Engine {
 		tb.Fatal(err)
 	}
 	e := &Engine{Host: "unix://" + dir + "/s", tb: tb, dir: dir}
+	for _, o := range options {
+		o(e)
+	}
 	tb.Cleanup(e.end)
 	e.Up()
 	e.importImage()
@@ -75,6 +89,8 @@ func (e *Engine) Up() {
 	}
 	e.cmd = exec.Command("dockerd", "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec", "--pidfile", e.dir+"/pid", "-H", e.Host,
 		"--bridge=none", "--iptables=false", "--ip6tables=false")
+	e.cmd.Args = append(e.cmd.Args, e.args...)
+	e.cmd.Env = append(os.Environ(), "PATH="+e.path+os.Getenv("PATH"))
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := e.cmd.Start(); err != nil {

@@ -16,5 +16,6 @@ const (
 	Path    = "path"
 	Count   = "count"
 	Delay   = "delay" // a duration
+	GPU     = "gpu"   // the UUID of a GPU, or of an instance of one
 	Err     = "err"
 )

@@ -15,4 +15,7 @@
 // Making and removing directories in five hierarchies costs more than a fork. So a group that was left clean is used again;
 // what counts from birth is counted from its next use (see [Group.Account]). Limits are a list of (file, value), made by
 // pure functions; only what differs from the group's last use is written.
+//
+// Devices are closed by their numbers, so that no name opens them: by a program that the kernel asks (version 2), or by the devices
+// controller (version 1). A group that never closed one has no part in either.
 package cgroup

@@ -33,6 +33,8 @@ type Group struct {
 	peak *os.File
 	// pinned says that the program runs on some processors only.
 	pinned bool
+	// closed lists the devices that are closed to the group.
+	closed string
 	// before is the count at the group's last lending, counted the latest one.
 	before, counted Account
 	used            bool
@@ -66,7 +68,10 @@ func (r *Root) Lend(l Limits) (*Group, error) {
 	} else if g, err = r.create(); err != nil {
 		return nil, err
 	}
-	if err := g.set(l); err != nil {
+	if err = g.set(l); err == nil {
+		err = g.fence(l.Closed)
+	}
+	if err != nil {
 		_ = g.remove()
 		return nil, err
 	}
@@ -154,7 +159,7 @@ func (g *Group) Birth() *os.File { return g.birth }
 func (g *Group) Join() []*os.File {
 	var files []*os.File
 	for dir, f := range g.join {
-		if !g.pinned && dir == g.dirs["cpuset"] {
+		if !g.pinned && dir == g.dirs["cpuset"] && dir != g.dirs[devices] {
 			continue // it has no processors of its own
 		}
 		files = append(files, f)

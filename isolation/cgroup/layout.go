@@ -66,7 +66,7 @@ func parse(mounts string, own map[string]string, path2 string) (layout, error) {
 			}
 		case "cgroup":
 			for controller := range strings.SplitSeq(g[2], ",") {
-				if path, ok := own[controller]; ok && l[controller] == "" && slices.Contains(legacyWanted, controller) {
+				if path, ok := own[controller]; ok && l[controller] == "" && (controller == devices || slices.Contains(legacyWanted, controller)) {
 					l[controller] = place(root, point, path)
 				}
 			}

@@ -17,6 +17,8 @@ type Limits struct {
 	Memory int64
 	// PIDs counts processes and threads.
 	PIDs int64
+	// Closed are devices that the members can neither open nor make a file of.
+	Closed []Device
 }
 
 // setting is a value for a file of a controller.

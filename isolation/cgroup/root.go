@@ -25,6 +25,10 @@ type Root struct {
 	// controllers are those whose limits hold; lacking says what does not, and why.
 	controllers []string
 	lacking     map[string]error
+	// filters says that devices are closed by programs of version 2 groups. Else devices is the root's directory in the hierarchy of the
+	// version 1 controller, or empty where there is neither.
+	filters bool
+	devices string
 
 	mu   sync.Mutex
 	made bool
@@ -32,6 +36,7 @@ type Root struct {
 	cpus, mems string
 	next       int
 	unused     []*Group
+	programs   map[string]int // descriptors of filters, by what they close
 }
 
 // Find finds a place for groups: directories called name below the groups of this process. On a host with version 2 alone
@@ -42,7 +47,9 @@ func Find(name string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Root{base: layout{}, lacking: map[string]error{}}
+	legacyDevices := l[devices]
+	delete(l, devices)
+	r := &Root{base: layout{}, lacking: map[string]error{}, programs: map[string]int{}}
 	if l.mode() == "unified" {
 		if err = makeRoom(l[unified], leafName); err != nil {
 			r.lacking["limits"] = err
@@ -55,6 +62,7 @@ func Find(name string) (*Root, error) {
 		r.Close()
 		return nil, err
 	}
+	r.findFence(legacyDevices, name)
 	return r, nil
 }
 
@@ -164,12 +172,16 @@ func (r *Root) Mode() string {
 // Controllers are those whose limits hold.
 func (r *Root) Controllers() []string { return r.controllers }
 
-// Lacking says for each controller, or for "limits" as a whole, why its limits do not hold.
+// Lacking says for each controller, or for "limits" as a whole, why its limits do not hold; for "devices", why none can be closed.
 func (r *Root) Lacking() map[string]error { return r.lacking }
 
 // Place names the root's directories in a text that Restore takes.
 func (r *Root) Place() string {
-	dirs := slices.Sorted(maps.Values(r.base))
+	dirs := slices.Collect(maps.Values(r.base))
+	if r.devices != "" {
+		dirs = append(dirs, r.devices)
+	}
+	slices.Sort(dirs)
 	return strings.Join(slices.Compact(dirs), "\n")
 }
 
@@ -217,6 +229,9 @@ func (r *Root) removeBase() {
 	for _, dir := range r.base {
 		os.Remove(dir)
 	}
+	if r.devices != "" {
+		os.Remove(r.devices)
+	}
 	r.made = false
 }
 
@@ -229,6 +244,7 @@ func (r *Root) Close() {
 		_ = g.remove()
 	}
 	r.unused = nil
+	r.closePrograms()
 	r.removeBase()
 }
 

@@ -66,7 +66,8 @@ type Engine struct {
 	detached bool
 	detach   chan struct{} // closed when detached
 	running  map[string]bool
-	driver   string          // of control groups, as the engine names it; empty before it is asked
+	about    *about          // what the engine says of itself; nil before it is asked
+	way      way             // in which devices were given the last time; empty before that
 	kept     map[string]kept // by program id: of an earlier life, or has an exit that is not released
 }
 
@@ -98,6 +99,33 @@ func (e *Engine) Ping(ctx context.Context) (version string, err error) {
 		return "", fmt.Errorf("cannot reach Docker at %s: %w", e.config.Host, err)
 	}
 	return v.Version, nil
+}
+
+// about is what an engine says of itself.
+type about struct {
+	groups  string // the driver of control groups
+	cdi     bool   // it knows the Container Device Interface
+	runtime string // that containers have where none is named
+}
+
+// ask asks the engine, once.
+func (e *Engine) ask(ctx context.Context) (about, error) {
+	e.mu.Lock()
+	known := e.about
+	e.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	info, err := e.docker.Info(ctx)
+	if err != nil {
+		return about{}, fmt.Errorf("cannot ask Docker how it is set up: %w", err)
+	}
+	// An engine that has the interface switched off names no directories, and an old one does not know them.
+	a := about{groups: info.CgroupDriver, cdi: len(info.CDISpecDirs) > 0, runtime: info.DefaultRuntime}
+	e.mu.Lock()
+	e.about = &a
+	e.mu.Unlock()
+	return a, nil
 }
 
 // Run implements isolation.Sandbox.

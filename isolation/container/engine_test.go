@@ -29,13 +29,13 @@ type bench struct {
 	progress []string
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, options ...docker.Option) *bench {
 	t.Helper()
-	b := &bench{t: t, docker: docker.Start(t), dir: t.TempDir()}
+	b := &bench{t: t, docker: docker.Start(t, options...), dir: t.TempDir()}
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b.config = container.Config{Host: b.docker.Host, Owner: "test", Dir: b.dir, Pull: container.PullMissing, Network: "host",
+	b.config = container.Config{Host: b.docker.Host, Owner: t.Name(), Dir: b.dir, Pull: container.PullMissing, Network: "host",
 		User:      func(n int) (uid, gid uint32) { return 70000 + uint32(n), 70000 + uint32(n) },
 		NewMemory: process.NewMemory, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Progress: func(id, words string) {
@@ -100,6 +100,11 @@ func (b *bench) nothingLeft() {
 	if mounts, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(mounts), b.dir) {
 		b.t.Error("a mount is left")
 	}
+	for _, pattern := range []string{"/sys/fs/cgroup/mayfly-", "/sys/fs/cgroup/*/mayfly-"} {
+		if groups, _ := filepath.Glob(pattern + b.config.Owner + "-*"); len(groups) > 0 {
+			b.t.Errorf("control groups are left: %v", groups)
+		}
+	}
 }
 
 func TestEngine(t *testing.T) {
@@ -111,14 +116,10 @@ func TestEngine(t *testing.T) {
 	t.Run("input and output", b.inputAndOutput)
 	t.Run("stops", b.stops)
 	t.Run("faults", b.faults)
+	t.Run("no devices", b.noDevices)
 	t.Run("another life", b.anotherLife)
 	t.Run("engine killed", b.engineKilled)
 	b.nothingLeft()
-	for _, pattern := range []string{"/sys/fs/cgroup/mayfly-test-*", "/sys/fs/cgroup/*/mayfly-test-*"} {
-		if groups, _ := filepath.Glob(pattern); len(groups) > 0 {
-			t.Errorf("control groups are left: %v", groups)
-		}
-	}
 }
 
 func (b *bench) exits(t *testing.T) {

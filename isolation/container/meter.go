@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -55,20 +54,11 @@ func (e *Engine) parentName(place string) string { return "mayfly-" + e.config.O
 // parent makes the control groups above those of a container, or returns nil where that cannot be had: systemd keeps its groups itself,
 // and we may not see what the engine sees.
 func (e *Engine) parent(ctx context.Context, place string, memory int64) (*cgroup.Parent, error) {
-	e.mu.Lock()
-	driver := e.driver
-	e.mu.Unlock()
-	if driver == "" {
-		info, err := e.docker.Info(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("cannot ask Docker how it is set up: %w", err)
-		}
-		driver = info.CgroupDriver
-		e.mu.Lock()
-		e.driver = driver
-		e.mu.Unlock()
+	a, err := e.ask(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if driver != "cgroupfs" {
+	if a.groups != "cgroupfs" {
 		return nil, nil
 	}
 	p, err := cgroup.NewParent(e.parentName(place), memory)

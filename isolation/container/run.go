@@ -30,6 +30,10 @@ type run struct {
 	id     string         // of the container
 	label  string         // its place; empty while it has none
 	parent *cgroup.Parent // of its control group; nil where there is none
+	// config and host are what it is made from, and ways those in which its devices can be asked for.
+	config *container.Config
+	host   *container.HostConfig
+	ways   []way
 	// stopped and killed are what was done to it.
 	stopped isolation.Stop
 	killed  bool
@@ -47,7 +51,7 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 		}
 	}
 	if !found {
-		if err := r.start(ctx); err != nil {
+		if err := r.startWithDevices(ctx); err != nil {
 			return isolation.Exit{}, err
 		}
 	}
@@ -166,11 +170,13 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	if r.parent, err = r.engine.parent(ctx, r.label, r.spec.Limits.Memory); err != nil {
 		return false, err
 	}
-	config, host, err := r.settings(uid, gid)
-	if err != nil {
+	if r.config, r.host, err = r.settings(uid, gid); err != nil {
 		return false, err
 	}
-	made, err := r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
+	if err := r.askForDevices(ctx); err != nil {
+		return false, err
+	}
+	err = r.make(ctx)
 	if errdefs.IsConflict(err) {
 		c, look := r.engine.docker.ContainerInspect(ctx, r.name())
 		if look == nil && c.State.Status != container.StateCreated {
@@ -181,13 +187,21 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 		if err := r.engine.docker.ContainerRemove(ctx, r.name(), container.RemoveOptions{Force: true}); err != nil {
 			return false, fmt.Errorf("cannot remove a container of the same name: %w", err)
 		}
-		made, err = r.engine.docker.ContainerCreate(ctx, config, host, nil, nil, r.name())
+		err = r.make(ctx)
 	}
 	if err != nil {
 		return false, r.classify("cannot make the container", err)
 	}
-	r.id = made.ID
 	return false, nil
+}
+
+// make makes the container from its settings.
+func (r *run) make(ctx context.Context) error {
+	made, err := r.engine.docker.ContainerCreate(ctx, r.config, r.host, nil, nil, r.name())
+	if err == nil {
+		r.id = made.ID
+	}
+	return err
 }
 
 // start attaches to its standard input, starts the container and feeds it.
@@ -216,6 +230,9 @@ func (r *run) start(ctx context.Context) error {
 
 func (r *run) begin(ctx context.Context) error {
 	if err := r.engine.docker.ContainerStart(ctx, r.id, container.StartOptions{}); err != nil {
+		if r.ways != nil && refusesDevices(err.Error()) {
+			return &refusal{innermost(err.Error())}
+		}
 		return r.classify("cannot start the container", err)
 	}
 	return nil
@@ -225,8 +242,8 @@ func (r *run) begin(ctx context.Context) error {
 func (r *run) classify(what string, err error) error {
 	text := err.Error()
 	for _, words := range []string{"executable file not found", "no such file or directory: unknown", "permission denied: unknown", "exec format error",
-		"No command specified", "not an absolute path", "Cwd must be an absolute path", "is a directory: unknown"} {
-		if strings.Contains(text, words) && !strings.Contains(text, "mount") {
+		"no command specified", "not an absolute path", "cwd must be an absolute path", "is a directory: unknown"} {
+		if strings.Contains(strings.ToLower(text), words) && !strings.Contains(text, "mount") {
 			return &startError{fmt.Sprintf("cannot start it in %s: %s", r.spec.Image, innermost(text))}
 		}
 	}

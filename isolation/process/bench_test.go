@@ -89,7 +89,7 @@ func confined(b *testing.B, sandbox, limits bool) func() error {
 		}()
 		p := &process.Program{Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Dir: own + "/scratch", Files: [3]*os.File{null, null, null}, Place: place}
 		var err error
-		if p.Private, err = spawner.Private(own, place, 1<<30, 0, process.Images{}); err != nil {
+		if p.Private, err = spawner.Private(own, place, 1<<30, 0, nil, process.Images{}); err != nil {
 			return err
 		}
 		var g *cgroup.Group

@@ -13,7 +13,8 @@
 // *thread* that forked it ends, not the process.
 //
 // What a program may write to is made for it alone (Private): file systems that are mounted nowhere but in its own mount
-// namespace, and that vanish with it. There is nothing to unmount, and nothing to find and sweep after a crash.
+// namespace, and that vanish with it. There is nothing to unmount, and nothing to find and sweep after a crash. The devices that it
+// has beside the ordinary ones are in a /dev of its own.
 //
 // Each part of the confinement is had where the host has it; Effective and Missing say what that came to.
 package process

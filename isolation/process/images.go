@@ -56,7 +56,7 @@ func (i Images) make(size int64) (fd int, err error) {
 		return -1, err
 	}
 	defer loop.Close()
-	return newMount("ext4", map[string]string{"source": name})
+	return newMount("ext4", map[string]string{"source": name}, noDevices)
 }
 
 // New makes a file system in a file, of that many bytes, and mounts it nowhere.

@@ -16,13 +16,6 @@ import (
 var runKept = []string{"/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager/resolv.conf", "/run/connman/resolv.conf",
 	"/run/nvidia-persistenced", "/run/nvidia-topologyd", "/run/opengl-driver", "/run/current-system", "/run/booted-system"}
 
-// devices are the device files that every program sees, with their numbers as Documentation/admin-guide/devices.txt
-// of the kernel has them.
-var devices = []struct {
-	name         string
-	major, minor uint32
-}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
-
 // temporary are the directories of which every program has its own.
 var temporary = []string{"/tmp", "/var/tmp", "/dev/shm"}
 
@@ -50,7 +43,7 @@ func view(p *Policy) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=invisible"); err != nil {
 		return fmt.Errorf("cannot hide other users' processes: %w", err)
 	}
-	if err := dev(); err != nil {
+	if err := dev(nil, newTerminals); err != nil {
 		return err
 	}
 	if err := run(kept); err != nil {
@@ -98,35 +91,6 @@ func attach(trees map[string]int) error {
 		}
 	}
 	return nil
-}
-
-// dev replaces /dev by what programs need.
-func dev() error {
-	if err := unix.Mount("tmpfs", "/dev", "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0755,size=64k"); err != nil {
-		return fmt.Errorf("cannot replace /dev: %w", err)
-	}
-	old := unix.Umask(0) // of this thread alone: it has a file system context of its own
-	defer unix.Umask(old)
-	for _, d := range devices {
-		if err := unix.Mknod("/dev/"+d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
-			return fmt.Errorf("cannot make /dev/%s: %w", d.name, err)
-		}
-	}
-	for _, name := range []string{"/dev/pts", "/dev/shm"} {
-		if err := unix.Mkdir(name, 0o755); err != nil {
-			return fmt.Errorf("cannot make %s: %w", name, err)
-		}
-	}
-	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
-		"stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"} {
-		if err := unix.Symlink(target, "/dev/"+name); err != nil {
-			return fmt.Errorf("cannot make /dev/%s: %w", name, err)
-		}
-	}
-	if err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
-		return fmt.Errorf("cannot mount /dev/pts: %w", err)
-	}
-	return readOnly("/dev")
 }
 
 // run replaces /run by what programs need.

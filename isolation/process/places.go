@@ -1,8 +1,11 @@
 package process
 
+import "github.com/mayfly/mayfly/isolation"
+
 // Private makes what a program has of the file system to itself; nil where the host does not allow that. own is the path
-// of its own directory, memory and disk are its limits in bytes. The caller closes it when nothing of the program is left.
-func (s *Spawner) Private(own string, place int, memory, disk int64, images Images) (*Private, error) {
+// of its own directory, memory and disk are its limits in bytes, devices what it has beside the ordinary ones. The caller closes it
+// when nothing of the program is left.
+func (s *Spawner) Private(own string, place int, memory, disk int64, devices []isolation.Device, images Images) (*Private, error) {
 	if !s.separates {
 		return nil, nil
 	}
@@ -10,7 +13,7 @@ func (s *Spawner) Private(own string, place int, memory, disk int64, images Imag
 	size := memory / 2
 	if disk == 0 {
 		if p := s.kept(place); p != nil {
-			if p.fits(own, size) && p.furnish(own, uid, gid) == nil {
+			if p.fits(own, size, devices) && p.furnish(own, uid, gid) == nil {
 				return p, nil
 			}
 			p.drop()
@@ -23,6 +26,12 @@ func (s *Spawner) Private(own string, place int, memory, disk int64, images Imag
 	p.spawner, p.place = s, place
 	for _, path := range s.policy.Writable {
 		if err := p.share(path); err != nil {
+			p.drop()
+			return nil, err
+		}
+	}
+	for _, d := range devices {
+		if err := p.add(d, s.policy.Hidden); err != nil {
 			p.drop()
 			return nil, err
 		}
@@ -67,7 +76,7 @@ func (s *Spawner) keep(p *Private) bool {
 // mount makes the namespaces with the private part mounted.
 func (s *Spawner) mount(p *Private) error {
 	s.making <- func() (err error) {
-		p.room, err = newRoom(p.parts, p.shares, s.home)
+		p.room, err = newRoom(p, s.policy.Hidden, s.home)
 		return err
 	}
 	err := <-s.made

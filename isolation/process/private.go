@@ -33,6 +33,8 @@ type Private struct {
 	parts  []part
 	// shares are mounts of the host's that lie in a temporary directory, until they are mounted.
 	shares map[string]int
+	// devices are device files that are the program's alone, at their paths.
+	devices []isolation.Device
 	// cover is where the program's own directory is mounted, dir its path within root.
 	cover, dir string
 	// furniture are the directories that were made for one program, the inner ones last.
@@ -153,8 +155,8 @@ func (p *Private) furnish(own string, uid, gid uint32) error {
 }
 
 // fits reports whether what was made for one program serves another one.
-func (p *Private) fits(own string, size int64) bool {
-	if _, ok := below(p.cover, own); !ok && own != "" || (own == "") != (p.cover == "") {
+func (p *Private) fits(own string, size int64, devices []isolation.Device) bool {
+	if _, ok := below(p.cover, own); !ok && own != "" || (own == "") != (p.cover == "") || !slices.Equal(p.devices, devices) {
 		return false
 	}
 	return p.size == size || p.resize(size) == nil
@@ -293,7 +295,7 @@ func tmpfs(size int64) (int, error) {
 	if size > 0 {
 		options["size"], options["nr_inodes"] = sizeOption(size), inodesOption(size)
 	}
-	return newMount("tmpfs", options)
+	return newMount("tmpfs", options, noDevices)
 }
 
 func sizeOption(size int64) string { return strconv.FormatInt(max(size, 1<<16), 10) }
@@ -302,7 +304,10 @@ func sizeOption(size int64) string { return strconv.FormatInt(max(size, 1<<16), 
 // refused before the program's memory is at its end for them.
 func inodesOption(size int64) string { return strconv.FormatInt(max(size/4096, 1024), 10) }
 
-func newMount(kind string, options map[string]string) (int, error) {
+// noDevices is what is mounted with most file systems of a program: a file of a device is none there.
+const noDevices = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+func newMount(kind string, options map[string]string, attributes int) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
@@ -316,7 +321,7 @@ func newMount(kind string, options map[string]string) (int, error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a private %s: %w", kind, err)
 	}

@@ -30,8 +30,9 @@ func here() (*room, error) {
 	return r, nil
 }
 
-// newRoom makes namespaces with the parts and the shares mounted. The calling thread makes them and returns home.
-func newRoom(parts []part, shares map[string]int, home *room) (*room, error) {
+// newRoom makes namespaces with the parts, the shares and the devices of a program mounted. The calling thread makes them and returns
+// home.
+func newRoom(p *Private, hidden []string, home *room) (*room, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWIPC); err != nil {
 		return nil, fmt.Errorf("cannot make namespaces: %w", err)
 	}
@@ -42,18 +43,27 @@ func newRoom(parts []part, shares map[string]int, home *room) (*room, error) {
 			}
 		}
 	}()
-	mounts := map[string]int{}
+	mounts, nodes := map[string]int{}, map[string]int{}
 	defer closeAll(mounts)
-	for _, p := range parts {
-		if _, ok := mounts[p.path]; !ok {
-			if err := onStage(p.in, parts, mounts); err != nil {
+	defer closeAll(nodes)
+	if len(p.devices) > 0 { // first, for it replaces what others are mounted on
+		if err := furnishDevices(p.devices, hidden, nodes); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range p.parts {
+		if _, ok := mounts[d.path]; !ok {
+			if err := onStage(d.in, p.parts, mounts); err != nil {
 				return nil, err
 			}
 		}
 	}
 	all := maps.Clone(mounts)
-	maps.Copy(all, shares)
+	maps.Copy(all, p.shares)
 	if err := attach(all); err != nil {
+		return nil, err
+	}
+	if err := attachNodes(nodes); err != nil {
 		return nil, err
 	}
 	r, err := here()
@@ -103,7 +113,7 @@ func (r *room) watch() error {
 		}
 		r.tables = append(r.tables, f)
 	}
-	mount, err := newMount("mqueue", nil)
+	mount, err := newMount("mqueue", nil, noDevices)
 	if err != nil {
 		return nil // a kernel without
 	}

@@ -1,7 +1,6 @@
 package tasktype
 
 import (
-	"cmp"
 	"strconv"
 
 	"github.com/mayfly/mayfly/queue"
@@ -37,18 +36,4 @@ func quantities(r, limit queue.Resources) []quantity {
 // measure compares a number with its limit; 0 is neither given nor a limit.
 func measure[N int | int64 | float64](name string, n, limit N, format func(N) string) quantity {
 	return quantity{name: name, given: n != 0, value: format(n), limit: format(limit), over: limit != 0 && n > limit}
-}
-
-// mergeResources returns the fields of both; those that over gives win.
-func mergeResources(base, over queue.Resources) queue.Resources {
-	return queue.Resources{
-		CPU:       cmp.Or(over.CPU, base.CPU),
-		Memory:    cmp.Or(over.Memory, base.Memory),
-		GPU:       cmp.Or(over.GPU, base.GPU),
-		GPUMemory: cmp.Or(over.GPUMemory, base.GPUMemory),
-		GPUModel:  cmp.Or(over.GPUModel, base.GPUModel),
-		Disk:      cmp.Or(over.Disk, base.Disk),
-		Network:   cmp.Or(over.Network, base.Network),
-		PIDs:      cmp.Or(over.PIDs, base.PIDs),
-	}
 }

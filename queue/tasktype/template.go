@@ -66,7 +66,7 @@ func (t template) resolve(message queue.Task) (queue.Task, error) {
 	task.Environment = merge(defaults.Environment, message.Environment)
 	task.Labels = merge(defaults.Labels, message.Labels)
 	task.Workdir = cmp.Or(message.Workdir, defaults.Workdir)
-	task.Resources = mergeResources(defaults.Resources, message.Resources)
+	task.Resources = defaults.Resources.With(message.Resources)
 	if message.Alternatives == nil {
 		task.Alternatives = defaults.Alternatives
 	}

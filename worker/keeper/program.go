@@ -138,12 +138,19 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 	var join []*os.File
 	if s.groups != nil {
 		l := spec.Limits
-		if p.group, err = s.groups.Lend(cgroup.Limits{MilliCPU: l.MilliCPU, Cores: l.Cores, Memory: l.Memory, PIDs: l.PIDs}); err != nil {
+		limits := cgroup.Limits{MilliCPU: l.MilliCPU, Cores: l.Cores, Memory: l.Memory, PIDs: l.PIDs}
+		for _, d := range spec.Closed {
+			limits.Closed = append(limits.Closed, cgroup.Device{Block: d.Block, Major: d.Major, Minor: d.Minor})
+		}
+		if p.group, err = s.groups.Lend(limits); err != nil {
 			return 0, err
 		}
 		birth, join = p.group.Birth(), p.group.Join()
+	} else if len(spec.Closed) > 0 {
+		return 0, errors.New("cannot close devices to a program: there are no control groups here")
 	}
-	p.private, err = s.spawner.Private(spec.Private, p.place, spec.Limits.Memory, spec.Limits.Disk, process.Images{Dir: s.dir, Run: s.command})
+	p.private, err = s.spawner.Private(spec.Private, p.place, spec.Limits.Memory, spec.Limits.Disk, spec.Devices,
+		process.Images{Dir: s.dir, Run: s.command})
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,44 @@
+package manager
+
+import (
+	"github.com/mayfly/mayfly/gpu"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+// choice is one of the ways in which a task may run: by its resources, or by one of its alternatives.
+type choice struct {
+	resources queue.Resources
+	lease     worker.Lease // without what is chosen when it is lent: cores and GPUs
+	gpus      gpu.Request
+}
+
+// choices lists the ways that the host has for a task, the task's favourite first; why says, where there are none, why its resources
+// cannot be had.
+func (l *ledger) choices(t *queue.Task) (list []choice, why string) {
+	for _, over := range append([]queue.Resources{t.Resources}, t.Alternatives...) {
+		r := t.Resources.With(over)
+		c := choice{resources: r, lease: l.price(r), gpus: requestOf(r)}
+		never := l.never(t, &c)
+		if never == "" {
+			list = append(list, c)
+		} else if why == "" {
+			why = never
+		}
+	}
+	if len(list) > 0 {
+		return list, ""
+	}
+	if len(t.Alternatives) > 0 {
+		why += "; none of the alternatives can be had either"
+	}
+	return nil, why
+}
+
+// requestOf is what a task asks of the GPUs. Who names their memory or their model wants one.
+func requestOf(r queue.Resources) gpu.Request {
+	if r.NoGPU || r.GPU == 0 && r.GPUMemory == 0 && r.GPUModel == "" {
+		return gpu.Request{}
+	}
+	return gpu.Request{Count: max(1, r.GPU), Memory: r.GPUMemory, Model: r.GPUModel}
+}
