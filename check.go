@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/gpu/nvidia"
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/isolation/systemd"
@@ -79,6 +80,7 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 	list = append(list, checkGroups(ctx)...)
 	if err == nil {
 		list = append(list, checkConfinement(c)...)
+		list = append(list, checkGPUs(ctx, c))
 	}
 	add("kernel", nil, kernel()+", "+runtime.GOARCH, "")
 
@@ -110,8 +112,8 @@ func checkGroups(ctx context.Context) []finding {
 		if root.Mode() != "unified" {
 			f.Remedy = "mount the controller, or boot with systemd.unified_cgroup_hierarchy=1"
 		}
-		// Weights of disk traffic are a courtesy between workers; the others are bounds.
-		f.OK = part == "io" || part == "blkio"
+		// Weights of disk traffic are a courtesy between workers, and few hosts have devices to close; the others are bounds.
+		f.OK = part == "io" || part == "blkio" || part == "devices" && len(nvidia.Files(gpuRoot())) == 0
 		list = append(list, f)
 	}
 	return list
@@ -139,6 +141,36 @@ func checkConfinement(c *config) []finding {
 		list = append(list, finding{What: m.Part, Detail: m.Err.Error(), Remedy: remedies[m.Part]})
 	}
 	return list
+}
+
+// checkGPUs asks the driver what there is.
+func checkGPUs(ctx context.Context, c *config) finding {
+	f := finding{What: "GPUs", OK: true}
+	if len(c.GPUs) == 1 && c.GPUs[0] == "none" {
+		f.Detail = "none are lent (MAYFLY_GPUS=none)"
+		return f
+	}
+	host, stop, err := openGPUs(ctx, c, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return finding{What: f.What, Detail: err.Error(), Remedy: "set MAYFLY_GPUS"}
+	}
+	defer stop()
+	o := host.Overview(ctx)
+	if o.Note != "" {
+		f.Detail = o.Note
+		if len(nvidia.Files(gpuRoot())) > 0 { // there is a driver after all
+			f.OK, f.Remedy = false, "look at what nvidia-smi says; a mayfly that is to find GPUs is built with cgo, and finds libnvidia-ml.so.1 where the system has it, or where MAYFLY_NVML says"
+		}
+		return f
+	}
+	f.Detail = fmt.Sprintf("%s (driver %s, CUDA %s)", host.Summary(), o.Driver, o.CUDA)
+	for i := range o.GPUs {
+		if why := o.GPUs[i].State.Unfit(); why != "" {
+			f.OK, f.Remedy = false, "do what the driver wants; till then the GPU is in quarantine"
+			f.Detail += fmt.Sprintf("; GPU %d: %s", o.GPUs[i].Index, why)
+		}
+	}
+	return f
 }
 
 // remedies say how a host gets a part of the confinement.

@@ -127,6 +127,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer closeGPUs()
+	if gpus != nil {
+		log.Info("GPUs looked for", "found", gpus.Summary())
+	}
 	settings := worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
 		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Devices: gpuFiles(gpus), Log: log}
 	files := worker.New(router, settings)

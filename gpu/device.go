@@ -116,8 +116,8 @@ type Process struct {
 	Instance string `json:"instance,omitempty"`
 }
 
-// unfit says in a few words why the GPU must not be lent, or is empty.
-func (s *State) unfit() string {
+// Unfit says in a few words why the GPU must not be lent, or is empty.
+func (s *State) Unfit() string {
 	switch {
 	case s.Lost != "":
 		return s.Lost

@@ -143,7 +143,7 @@ func (h *Host) End(ctx context.Context, id string, failed bool) Report {
 		}
 		if u.see(states, err); err == nil {
 			x.meter(u)
-			if why := u.last.unfit(); why != "" {
+			if why := u.last.Unfit(); why != "" {
 				h.broken(u, why, now)
 			}
 		}

@@ -1,0 +1,176 @@
+package gpu
+
+import (
+	"fmt"
+	"time"
+)
+
+// Never says in words that follow "this host " why it can never serve a request, or is empty.
+func (h *Host) Never(r Request) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.units) == 0 {
+		if h.why == "" {
+			return "lends no GPU"
+		}
+		return h.why
+	}
+	n := 0
+	for _, u := range h.units {
+		if r.serves(&u.Device) {
+			n++
+		}
+	}
+	switch {
+	case n >= r.Count:
+		return ""
+	case n > 0:
+		return fmt.Sprintf("lends %d such", n)
+	}
+	return "lends " + h.summary()
+}
+
+// Summary says what can be lent, as "8 NVIDIA H100 80GB HBM3 with 80GiB", or why nothing.
+func (h *Host) Summary() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.units) == 0 {
+		return h.why
+	}
+	return h.summary()
+}
+
+// summary says what there is. The lock is held.
+func (h *Host) summary() string {
+	var names []string
+	count := map[string]int{}
+	for _, u := range h.units {
+		if u.Divided {
+			continue
+		}
+		name := fmt.Sprintf("%s with %s", u.Model, h.config.FormatSize(u.Memory))
+		if count[name]++; count[name] == 1 {
+			names = append(names, name)
+		}
+	}
+	text := ""
+	for i, name := range names {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%d %s", count[name], name)
+	}
+	return text
+}
+
+// Lacks says in a few words what is not free for a request now, or is empty.
+func (h *Host) Lacks(r Request) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.choose(r) != nil {
+		return ""
+	}
+	fit, free, sick := 0, 0, 0
+	for _, u := range h.units {
+		if r.serves(&u.Device) {
+			fit++
+			switch {
+			case u.why != "":
+				sick++
+			case h.room(u, r) > 0:
+				free++
+			}
+		}
+	}
+	text := fmt.Sprintf("waits for %s: %d of %d are free", r.sentence(h.config.FormatSize), free, fit)
+	if sick > 0 {
+		text += fmt.Sprintf(", %d in quarantine", sick)
+	}
+	return text
+}
+
+// Reachable reports whether a request could be served if all holders gave back what they have: what is in quarantine may stay there
+// for long.
+func (h *Host) Reachable(r Request) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, u := range h.units {
+		if r.serves(&u.Device) && u.why == "" {
+			n++
+		}
+	}
+	return n >= r.Count
+}
+
+// Lend lends devices for a request to a holder; nil where they are not free.
+func (h *Host) Lend(id string, r Request) []Grant {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	chosen := h.choose(r)
+	if chosen == nil {
+		return nil
+	}
+	grants := make([]Grant, 0, len(chosen))
+	for _, u := range chosen {
+		g := Grant{UUID: u.UUID, Node: u.Node}
+		if h.shareable(u, r) {
+			g.Share = r.Memory
+		}
+		grants = append(grants, g)
+	}
+	h.take(id, grants)
+	return grants
+}
+
+// Take notes what an earlier life has lent.
+func (h *Host) Take(id string, grants []Grant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.take(id, grants)
+	h.holders[id].runs = true
+}
+
+func (h *Host) take(id string, grants []Grant) {
+	h.holders[id] = newHolder(id, grants)
+	for _, g := range grants {
+		if u := h.unit(g.UUID); u != nil {
+			u.take(id, g)
+		}
+	}
+}
+
+func (u *unit) take(id string, g Grant) {
+	u.whole, u.dirty, u.fresh = g.Share == 0, u.dirty && !u.fresh, false
+	u.shares[id] = g.Share
+	if u.whole {
+		u.shares[id] = u.Memory
+	}
+}
+
+// Return gives back what a holder has. It is lent again once it is clean.
+func (h *Host) Return(id string) {
+	h.mu.Lock()
+	x := h.holders[id]
+	if x == nil {
+		h.mu.Unlock()
+		return
+	}
+	delete(h.holders, id)
+	now := time.Now()
+	for _, g := range x.grants {
+		u := h.unit(g.UUID)
+		if u == nil {
+			continue
+		}
+		delete(u.shares, id)
+		u.dirty, u.bound, u.due, u.pause = true, now.Add(h.config.Clean), now, 0
+		if u.why == "" && u.silence == "" && u.last.At.After(x.ended) && !x.ended.IsZero() && now.Sub(u.last.At) < recent {
+			h.assess(u, now) // as it was found when its holder ended
+		}
+	}
+	t := h.reckon()
+	h.wake()
+	h.mu.Unlock()
+	go h.do(t) // the caller may hold what Changed waits for
+}

@@ -1,0 +1,158 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/gpu"
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+// gpuDriver tells of GPUs that are always well.
+type gpuDriver struct{ devices []gpu.Device }
+
+func (d gpuDriver) Inventory(context.Context) (*gpu.Inventory, error) {
+	return &gpu.Inventory{Devices: d.devices}, nil
+}
+
+func (d gpuDriver) States(_ context.Context, gpus []string, _ bool) (list []gpu.State, err error) {
+	for _, uuid := range gpus {
+		list = append(list, gpu.State{UUID: uuid, At: time.Now()})
+	}
+	return list, nil
+}
+
+func (d gpuDriver) Watch(func(gpu.Fault)) {}
+
+// withGPUs returns a ledger of a host with so many GPUs: the first half beside node 0, the others beside node 1.
+func withGPUs(t *testing.T, n int) *ledger {
+	t.Helper()
+	var d gpuDriver
+	for i := range n {
+		d.devices = append(d.devices, gpu.Device{UUID: fmt.Sprint("GPU-", i), Index: i, Model: "NVIDIA H100", Memory: 80 << 30, Node: i * 2 / n})
+	}
+	host, err := gpu.Open(t.Context(), gpu.Config{Driver: d, Clean: time.Minute, FormatSize: queue.FormatSize, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(host.Close)
+	host.Start()
+	for end := time.Now().Add(10 * time.Second); host.Lacks(gpu.Request{Count: n}) != ""; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the GPUs are not free")
+		}
+	}
+	return &ledger{total: Capacity{MilliCPU: 8000, Memory: 8 << 30, Disk: 1 << 30}, gpus: host, defaultMilliCPU: 1000, defaultPIDs: 10,
+		cores: newCorePool([]Core{{0, 0}, {1, 0}, {2, 0}, {3, 0}, {4, 1}, {5, 1}, {6, 1}, {7, 1}})}
+}
+
+// decoded is a task as a producer writes it.
+func decoded(t *testing.T, body string) *queue.Task {
+	t.Helper()
+	task, err := queue.Decode(queue.Message{Body: []byte(body), MessageID: "x", Pool: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &task
+}
+
+// TestAlternatives holds which of a task's ways is taken.
+func TestAlternatives(t *testing.T) {
+	t.Parallel()
+	l := withGPUs(t, 2)
+	for _, tt := range []struct {
+		body string
+		want string // the cores and GPUs of the lease, or why there is none
+	}{
+		{`{"shell": "x", "resources": {"gpu": 3, "cpu": 4}, "alternatives": [{"gpu": 2, "gpu_model": "A100"}, {"gpu": 1}, {"cpu": 1}]}`, "4 cores, 1 GPUs"},
+		{`{"shell": "x", "resources": {"gpu": 1, "gpu_model": "A100"}, "alternatives": [{"cpu": 8}, {"gpu": 0, "cpu": 2}]}`, "2 cores, 0 GPUs"},
+		{`{"shell": "x", "resources": {"gpu": 0}, "alternatives": [{"gpu": 1}]}`, "1 core, 0 GPUs"},
+		{`{"shell": "x", "resources": {"gpu_memory": "40GB"}}`, "1 core, 1 GPUs"},
+		{`{"shell": "x", "resources": {"gpu": 3}}`, "resources.gpu is 3: this host lends 2 such"},
+		{`{"shell": "x", "resources": {"gpu": 3}, "alternatives": [{"cpu": 9}]}`, "resources.gpu is 3: this host lends 2 such; none of the alternatives can be had either"},
+		{`{"shell": "x", "resources": {"gpu_memory": "100GB", "gpu_model": "H100"}}`, `resources.gpu_model is "H100" and resources.gpu_memory is 100GB: this host lends 2 NVIDIA H100 with`},
+		{`{"shell": "x", "resources": {"cpu": 9}, "alternatives": [{"cpu": 8}]}`, "8 cores, 0 GPUs"},
+	} {
+		list, got := l.choices(decoded(t, tt.body))
+		if len(list) > 0 {
+			taken, lease, why := l.lend("x.1", list)
+			if taken == nil {
+				t.Errorf("%s: %s", tt.body, why)
+				continue
+			}
+			got = fmt.Sprintf("%s, %d GPUs", cores(lease.MilliCPU), len(lease.GPUs))
+			l.gpus.Take("x.1", lease.GPUs)
+			l.giveBack("x.1", lease)
+		}
+		if !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.body, got, tt.want)
+		}
+		for end := time.Now().Add(10 * time.Second); l.gpus.Lacks(gpu.Request{Count: 2}) != "" && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// TestLend has the second choice taken while the first is in use, and cores beside GPUs.
+func TestLend(t *testing.T) {
+	t.Parallel()
+	l := withGPUs(t, 2)
+	list, _ := l.choices(decoded(t, `{"shell": "x", "resources": {"gpu": 2, "cpu": 2}, "alternatives": [{"gpu": 1, "cpu": 2}]}`))
+	_, first, _ := l.lend("a.1", list[1:])
+	if first.GPUs[0].UUID != "GPU-0" || !maps.Equal(first.Cores, map[int]int64{0: 1000, 1: 1000}) {
+		t.Errorf("first: %+v", first)
+	}
+	taken, second, _ := l.lend("b.1", list)
+	if taken != &list[1] || len(second.GPUs) != 1 || second.GPUs[0].UUID != "GPU-1" || !maps.Equal(second.Cores, map[int]int64{4: 1000, 5: 1000}) {
+		t.Errorf("second: %+v", second)
+	}
+	if taken, lease, why := l.lend("c.1", list); taken != nil || lease.GPUs != nil || !strings.HasPrefix(why, "waits for 2 GPUs: 0 of 2 are free") {
+		t.Errorf("third: %+v, %q", lease, why)
+	}
+	if l.lent.MilliCPU != 4000 {
+		t.Errorf("%d thousandths are lent", l.lent.MilliCPU)
+	}
+	if !l.reachable(list) {
+		t.Error("what is held only cannot be reached")
+	}
+	// Without GPUs, nothing is near.
+	if _, lease, _ := l.lend("d.1", []choice{{lease: worker.Lease{MilliCPU: 500}}}); len(lease.Cores) != 1 {
+		t.Errorf("%+v", lease)
+	}
+}
+
+// TestNear holds that cores are of the nodes that are asked for, as far as those have room.
+func TestNear(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before []int64
+		milli  int64
+		near   []int
+		want   map[int]int64
+	}{
+		"beside":                    {nil, 2000, []int{1}, map[int]int64{2: 1000, 3: 1000}},
+		"a fraction":                {[]int64{500}, 500, []int{1}, map[int]int64{2: 500}},
+		"beside two nodes":          {nil, 4000, []int{1, 0}, map[int]int64{0: 1000, 1: 1000, 2: 1000, 3: 1000}},
+		"no room there":             {[]int64{3000}, 2000, []int{0}, nil},
+		"no such node":              {nil, 1000, []int{-1}, map[int]int64{0: 1000}},
+		"whole elsewhere, not bits": {[]int64{1000, 500}, 1000, []int{0}, map[int]int64{2: 1000}},
+	} {
+		c := fourCores()
+		for _, milli := range tt.before {
+			c.mark(c.pick(milli))
+		}
+		got := c.pick(tt.milli, tt.near...)
+		if tt.want == nil {
+			tt.want = c.pick(tt.milli)
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
