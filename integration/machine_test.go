@@ -13,12 +13,14 @@ import (
 	"github.com/mayfly/mayfly/integration/need"
 )
 
-// TestUnifiedHost runs the keeper's tests, the hostile ones included, where there are version 2 control groups and nothing else.
+// TestUnifiedHost runs the tests of the keeper, the hostile ones included, and of control groups where there are those of version 2 and
+// nothing else.
 func TestUnifiedHost(t *testing.T) { //nolint:paralleltest // a machine takes all the processors there are
 	dir := machine.Dir(t)
 	machine.Build(t, true, "worker/keeper", filepath.Join(dir, "keeper.test"))
-	out, status := machine.Run(t, dir, machine.None, 8*time.Minute, "modprobe loop; "+dir+"/keeper.test -test.v -test.timeout 7m -test.parallel 4")
-	if status != 0 || !strings.Contains(out, "\nPASS") {
+	machine.Build(t, true, "isolation/cgroup", filepath.Join(dir, "cgroup.test"))
+	out, status := machine.Run(t, dir, machine.None, 8*time.Minute, "modprobe loop; "+dir+"/cgroup.test -test.v && "+dir+"/keeper.test -test.v -test.timeout 7m -test.parallel 4")
+	if status != 0 || strings.Count(out, "\nPASS") != 2 {
 		t.Errorf("status %d:\n%s", status, tail(out, 6000))
 	}
 	need.Exercised(t, "unified control groups, in a virtual machine")
