@@ -193,6 +193,36 @@ func TestDriverTrouble(t *testing.T) {
 	}
 }
 
+// TestPoorLibrary has the library of a driver that has little more than a list of GPUs.
+func TestPoorLibrary(t *testing.T) {
+	t.Parallel()
+	h := fakegpu.New(t, fakegpu.Options{GPUs: 2, Without: []string{"nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion", "nvmlSystemGetCudaDriverVersion",
+		"nvmlSystemGetCudaDriverVersion_v2", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetName", "nvmlDeviceGetMinorNumber", "nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetMemoryInfo_v2",
+		"nvmlDeviceGetNumaNodeId", "nvmlDeviceGetCpuAffinity", "nvmlDeviceGetTopologyCommonAncestor", "nvmlDeviceGetP2PStatus", "nvmlDeviceGetNvLinkRemotePciInfo_v2",
+		"nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetGraphicsRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v2", "nvmlDeviceGetGraphicsRunningProcesses",
+		"nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetTemperature", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTotalEnergyConsumption",
+		"nvmlDeviceGetFieldValues", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetSupportedEventTypes", "nvmlEventSetWait_v2"}})
+	c := newClient(t, h, nil)
+	i := inventory(t, c)
+	if len(i.Devices) != 2 || i.Devices[1].Memory != 80<<30 {
+		t.Fatalf("%+v", i)
+	}
+	uuid := i.Devices[1].UUID
+	reported := make(chan gpu.Fault, 1)
+	c.Watch(func(f gpu.Fault) { reported <- f })
+	h.AddProcess(uuid, 123, 1<<30)
+	if s := state(t, c, uuid); s.Used < 1<<30 || len(s.Processes) != 1 || s.Lost != "" {
+		t.Errorf("%+v", s)
+	}
+	h.Xid(1, 31)
+	if f := <-reported; f.GPU != uuid {
+		t.Errorf("%+v", f)
+	}
+	if list, err := c.States(t.Context(), []string{"GPU-nonsense"}, false); err != nil || list[0].Lost == "" {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 // TestNoDriver has hosts without.
 func TestNoDriver(t *testing.T) {
 	t.Parallel()

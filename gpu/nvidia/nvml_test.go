@@ -21,9 +21,7 @@ func TestReader(t *testing.T) {
 	t.Parallel()
 	host := dgxh200.New()
 	root := t.TempDir()
-	r := &reader{nvml: host, root: root, has: func(f string) bool {
-		return f != "nvmlDeviceGetMPSComputeRunningProcesses_v3" && f != "nvmlDeviceGetMPSComputeRunningProcesses"
-	}}
+	r := &reader{nvml: host, root: root, has: func(f string) bool { return !strings.HasPrefix(f, "nvmlDeviceGetMPSComputeRunningProcesses") }}
 	for i := range host.Devices {
 		complete(host.Devices[i].(*server.Device))
 	}
