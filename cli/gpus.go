@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -39,17 +38,15 @@ func (c *command) gpus() *cobra.Command {
 			if len(o.GPUs) == 0 {
 				return nil
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "GPU\tMODEL\tMEMORY\tBUSY\tPOWER\tTEMP\tNODE\tLINKS\tCONDITION\tHELD BY\tUUID")
+			rows := make([][]string, len(o.GPUs))
 			for i := range o.GPUs {
-				fmt.Fprintln(w, gpuLine(&o.GPUs[i]))
+				rows[i] = gpuRow(&o.GPUs[i])
 			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
+			printTable(cmd.OutOrStdout(), []column{{"gpu", false}, {"model", true}, {"memory", false}, {"busy", false}, {"power", false}, {"temp", false}, {"node", false},
+				{"links", false}, {"condition", false}, {"held by", true}, {"uuid", true}}, rows)
 			for i := range o.GPUs {
 				if g := &o.GPUs[i]; g.Reason != "" && g.Since != nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s is in quarantine since %s: %s\n", gpuName(g), ago(*g.Since), clean(g.Reason))
+					fmt.Fprintf(cmd.OutOrStdout(), "%s has been in quarantine for %s: %s\n", gpuName(g), ago(*g.Since), clean(g.Reason))
 				}
 			}
 			return nil
@@ -67,12 +64,13 @@ func gpuName(g *gpu.Status) string {
 	return fmt.Sprint(g.Index)
 }
 
-func gpuLine(g *gpu.Status) string {
+// gpuRow is a GPU's row of the table.
+func gpuRow(g *gpu.Status) []string {
 	used := g.State.Used
 	if g.Parent != "" {
 		used = g.State.Instances[g.UUID]
 	}
-	columns := []string{gpuName(g), clean(g.Model), human(used) + " of " + human(g.Memory)}
+	columns := []string{gpuName(g), g.Model, human(used) + " of " + human(g.Memory)}
 	if g.Parent != "" {
 		columns = append(columns, "-", "-", "-") // they are the whole GPU's
 	} else {
@@ -93,7 +91,7 @@ func gpuLine(g *gpu.Status) string {
 	if len(holders) == 0 {
 		holders = []string{"-"}
 	}
-	return strings.Join(append(columns, node, linksOf(g), g.Condition, strings.Join(holders, ", "), g.UUID), "\t")
+	return append(columns, node, linksOf(g), g.Condition, strings.Join(holders, ", "), g.UUID)
 }
 
 // linksOf says how a GPU is connected to its best peers: "4 NVLinks to 3 GPUs".

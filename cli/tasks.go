@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -112,7 +113,7 @@ type screen struct {
 
 // printViews prints tasks, ended ones with how they ended.
 func printViews(w io.Writer, views []manager.View, ended bool) {
-	columns := []column{{"id", true}, {"name", true}, {"status", false}, {"attempt", false}, {"cpu", false}, {"memory", false}, {"time", false}}
+	columns := []column{{"id", true}, {"name", true}, {"status", false}, {"attempt", false}, {"cpu", false}, {"memory", false}, {"gpus", false}, {"time", false}}
 	if ended {
 		columns = append(columns, column{"cause", false}, column{"exit", false})
 	}
@@ -126,14 +127,17 @@ func printViews(w io.Writer, views []manager.View, ended bool) {
 				exit = strconv.Itoa(*r.ExitCode)
 			}
 		}
-		memory, cpu := "", ""
+		memory, cpu, gpus := "", "", ""
+		if n := len(v.GPUs); n > 0 {
+			gpus = strconv.Itoa(n)
+		}
 		if v.Memory > 0 {
 			memory = human(v.Memory)
 		}
 		if v.CPU > 0 {
 			cpu = strconv.FormatFloat(v.CPU, 'g', 4, 64)
 		}
-		row := []string{v.ID, v.Name, status, strconv.Itoa(v.Attempt), cpu, memory, taskTime(&v)}
+		row := []string{v.ID, v.Name, status, strconv.Itoa(v.Attempt), cpu, memory, gpus, taskTime(&v)}
 		if ended {
 			row = append(row, cause, exit)
 		}
@@ -202,6 +206,9 @@ func printView(w io.Writer, v *manager.View) error {
 	if v.PID != 0 {
 		list = append(list, [2]string{"pid", strconv.Itoa(v.PID)})
 	}
+	if len(v.GPUs) > 0 {
+		list = append(list, [2]string{"gpus", strings.Join(v.GPUs, ", ")})
+	}
 	for _, p := range v.Attempts {
 		list = append(list, [2]string{fmt.Sprintf("attempt %d", p.Attempt), describe(&p)})
 	}
@@ -209,6 +216,10 @@ func printView(w io.Writer, v *manager.View) error {
 		if r.StartedAt != nil {
 			list = append(list, [2]string{"usage", fmt.Sprintf("%s, %.3gs of CPU, %s of memory at most",
 				span(time.Duration(r.Usage.WallSeconds*float64(time.Second))), r.Usage.CPUSeconds, human(r.Usage.MemoryPeakBytes))})
+			if len(r.GPUs) > 0 {
+				list = append(list, [2]string{"gpu usage", fmt.Sprintf("%s of memory at most, %.3g J, busy for %.0f%% of the time",
+					human(r.Usage.GPUMemoryPeakBytes), r.Usage.GPUEnergyJoules, 100*r.Usage.GPUUtilization)})
+			}
 		}
 		if string(r.Result) != "null" {
 			list = append(list, [2]string{"result", string(r.Result)})

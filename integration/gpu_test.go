@@ -220,7 +220,7 @@ func TestGPUTasks(t *testing.T) {
 	h.fake.RemoveProcess(left.Process.Pid)
 	h.fake.AddProcess(v.GPUs[0], unknown, 1<<30)
 	h.until("the GPU is in quarantine", func() bool { return h.device(v.GPUs[0]).Condition == "quarantined" }, func() any { return h.device(v.GPUs[0]) })
-	h.expect(0, "is in quarantine since", "", "gpus")
+	h.expect(0, "has been in quarantine for", "", "gpus")
 	h.submit(task("others", small(resources{"gpu": 7}), "true"))
 	if r := h.result("others"); r.Cause != queue.CauseNone || slices.Contains(r.GPUs, v.GPUs[0]) {
 		t.Errorf("on the other GPUs: %+v", r)
