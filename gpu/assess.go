@@ -156,7 +156,7 @@ func (h *Host) reckon() todo {
 		for _, p := range h.strangers(u) {
 			if !u.shot[p.PID] {
 				u.shot[p.PID] = true
-				t.kill = append(t.kill, p.PID)
+				t.kill = append(t.kill, victim{p.PID, u.Files})
 			}
 		}
 	}

@@ -31,15 +31,23 @@ const (
 
 // todo is what is to be done once the lock is let go of.
 type todo struct {
-	kill    []int
+	kill    []victim
 	stop    []func()
 	changed bool
 }
 
+// victim is a process to be killed on a device with these files.
+type victim struct {
+	pid   int
+	files []File
+}
+
 func (h *Host) do(t todo) {
-	for _, pid := range t.kill {
-		if h.procs.kill(pid) {
-			h.config.Log.Warn("process left on a GPU killed", logkey.PID, pid)
+	for _, v := range t.kill {
+		if h.procs.kill(v.pid, v.files) {
+			h.config.Log.Warn("process left on a GPU killed", logkey.PID, v.pid)
+		} else {
+			h.config.Log.Warn("process left on a GPU", logkey.PID, v.pid)
 		}
 	}
 	for _, stop := range t.stop {

@@ -3,20 +3,30 @@ package gpu
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // processes looks at the host's processes.
 type processes struct {
 	root string
 	own  string // the control groups that we are in
+	// numbered says that PIDs here are the host's, as the driver's are.
+	numbered bool
 }
+
+// initialPIDs is the inode of the host's own PID namespace (PROC_PID_INIT_INO in the kernel's include/linux/proc_ns.h).
+const initialPIDs = "pid:[4026531836]"
 
 func procFS(root string) processes {
 	p := processes{root: root}
 	p.own = p.groups(os.Getpid())
+	space, _ := os.Readlink(filepath.Join(root, "self/ns/pid"))
+	p.numbered = space == initialPIDs
 	return p
 }
 
@@ -82,8 +92,25 @@ func within(groups, of string) bool {
 	return true
 }
 
-// kill ends a process. It reports false for one that we must not, or cannot see.
-func (p processes) kill(pid int) bool {
+// kill ends a process on a device with these files. It reports false for one that we must not, or cannot see. In a container the driver's PIDs
+// may be others than ours: there, only who has one of the files open is meant.
+func (p processes) kill(pid int, files []File) bool {
 	_, _, _, ok := p.stat(pid)
-	return ok && pid > 1 && pid != os.Getpid() && pid != os.Getppid() && syscall.Kill(pid, syscall.SIGKILL) == nil
+	return ok && pid > 1 && pid != os.Getpid() && pid != os.Getppid() && (p.numbered || p.opened(pid, files)) && syscall.Kill(pid, syscall.SIGKILL) == nil
+}
+
+// opened reports whether a process has one of the device files open.
+func (p processes) opened(pid int, files []File) bool {
+	dir := filepath.Join(p.root, strconv.Itoa(pid), "fd")
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, e.Name()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			continue
+		}
+		if slices.ContainsFunc(files, func(f File) bool { return f.Major == unix.Major(st.Rdev) && f.Minor == unix.Minor(st.Rdev) }) {
+			return true
+		}
+	}
+	return false
 }
