@@ -217,8 +217,8 @@ func TestGPUTasks(t *testing.T) {
 		t.Errorf("what was left on a GPU: %v", err)
 	}
 	const unknown = 1 << 22 // beyond all PIDs
+	h.fake.AddProcess(v.GPUs[0], unknown, 1<<30) // before the other one goes, for then the GPU is clean
 	h.fake.RemoveProcess(left.Process.Pid)
-	h.fake.AddProcess(v.GPUs[0], unknown, 1<<30)
 	h.until("the GPU is in quarantine", func() bool { return h.device(v.GPUs[0]).Condition == "quarantined" }, func() any { return h.device(v.GPUs[0]) })
 	h.expect(0, "has been in quarantine for", "", "gpus")
 	h.submit(task("others", small(resources{"gpu": 7}), "true"))

@@ -255,16 +255,42 @@ func (e *Engine) Release(id string) {
 // removeLimit is how long the removal of a container may take; what is left then is found at the next start.
 const removeLimit = 30 * time.Second
 
-// remove removes a container, and gives its place back.
+// remove removes a container and its control groups, and gives its place back; not before that is done, for the next one of the place has
+// the same user and the same groups. Where it cannot be done now, it is tried again.
 func (e *Engine) remove(ctx context.Context, id, place string) {
+	err := e.tryRemove(ctx, id, place)
+	if err == nil {
+		return
+	}
+	e.config.Log.Warn("container not removed yet", "container", id, logkey.Err, err)
+	go func() {
+		for pause := removePause; err != nil; pause = min(2*pause, removeLimit) {
+			select {
+			case <-time.After(pause):
+			case <-e.detach: // the next life finds it
+				return
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
+			err = e.tryRemove(ctx, id, place)
+			cancel()
+		}
+	}()
+}
+
+// removePause is the wait before the second try, doubled for each further one up to removeLimit.
+const removePause = 100 * time.Millisecond
+
+func (e *Engine) tryRemove(ctx context.Context, id, place string) error {
 	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
-		e.config.Log.Error("container not removed", "container", id, logkey.Err, err)
+		return err
 	}
 	if err := cgroup.RemoveParents(e.parentName(place), nil); err != nil {
-		e.config.Log.Error("control group not removed", "container", id, logkey.Err, err)
+		killOrphans(id) // of an engine that does not know them any more
+		return err
 	}
 	e.places.Return(placeOf(place))
+	return nil
 }
 
 // placeOf reads a label; -1 where it is none.
