@@ -216,7 +216,7 @@ func TestGPUTasks(t *testing.T) {
 	if err := left.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("what was left on a GPU: %v", err)
 	}
-	const unknown = 1 << 22 // beyond all PIDs
+	const unknown = 1 << 22                      // beyond all PIDs
 	h.fake.AddProcess(v.GPUs[0], unknown, 1<<30) // before the other one goes, for then the GPU is clean
 	h.fake.RemoveProcess(left.Process.Pid)
 	h.until("the GPU is in quarantine", func() bool { return h.device(v.GPUs[0]).Condition == "quarantined" }, func() any { return h.device(v.GPUs[0]) })
