@@ -175,8 +175,12 @@ func longTasks(h *host, publish func(body string), n int) (ids []string, marks s
 		publish(string(body))
 	}
 	h.until("all have left their marks", func() bool {
-		found, _ := filepath.Glob(filepath.Join(marks, "long*"))
-		return len(found) == n && h.running() == n
+		for _, id := range ids { // made is not written yet
+			if text, _ := os.ReadFile(filepath.Join(marks, id)); len(text) == 0 {
+				return false
+			}
+		}
+		return h.running() == n
 	})
 	return ids, marks, func() {
 		if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
