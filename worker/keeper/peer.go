@@ -85,8 +85,9 @@ func (p *peer) drain() {
 	}
 }
 
-// lastWords is how long a client that is being replaced may take to say what it had to say.
-const lastWords = time.Second
+// lastWords is how long it may take to hear what a client that is being replaced has said. On a slow machine that is long: of a client that
+// is gone, hundreds of programs may still lie in the socket.
+const lastWords = 5 * time.Second
 
 // finish returns when all is heard of a client that is gone: what it had asked for before it died must be known before the
 // next one is told what is held. One that lives is cut off.
