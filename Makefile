@@ -1,6 +1,8 @@
 # make demo   the main job on this machine's embedded queue, in a temporary directory; leaves nothing behind
 # make test   installs what the tests need (asks for root where it must), then runs all of them
 # make build  ./mayfly
+# make chaos  a fleet to which everything happens; make bench  how fast, and how light when idle
+# make packages  dist/*.deb and *.rpm; make image  the same for Docker; make sbom  what they are made of; make reproducible  that they come out the same twice
 # make test-gpu  the tests that need a real NVIDIA GPU, and docs/gpu-report.md; see there for machines with a GPU and no compiler
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -12,10 +14,12 @@ export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
 # A checkout on a machine without git builds too.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: build demo test test-gpu build-test-gpu setup check-source unit lint fuzz clean
+.PHONY: build demo test chaos bench test-gpu build-test-gpu setup check-source unit lint fuzz packages image reproducible sbom vulncheck clean
+
+BUILD = $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)'
 
 build:
-	$(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)' -o mayfly .
+	$(BUILD) -o mayfly .
 
 demo: build
 	integration/demo/demo.sh ./mayfly
@@ -24,7 +28,7 @@ demo: build
 # from a loud skip into a failure.
 test: setup check-source
 	@report=$$(mktemp); status=0; set -x; \
-	MAYFLY_TEST_REPORT=$$report MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 20m ./... || status=$$?; \
+	MAYFLY_TEST_REPORT=$$report MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 30m ./... || status=$$?; \
 	{ set +x; } 2>/dev/null; echo "exercised:"; sort -u $$report | sed 's/^/  /'; rm -f $$report; exit $$status
 
 setup:
@@ -50,14 +54,59 @@ test-gpu:
 
 build-test-gpu:
 	mkdir -p build/test-gpu
-	CGO_ENABLED=1 $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)' -o build/test-gpu/mayfly .
+	CGO_ENABLED=1 $(BUILD) -o build/test-gpu/mayfly .
 	$(CC) -O2 -Wall -Wextra -Werror -o build/test-gpu/cuda-task integration/realgpu/cuda/task.c -ldl
 	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/test-gpu/realgpu.test ./integration/realgpu
 	cp integration/realgpu/run.sh build/test-gpu/run.sh
 
-# A minute for each fuzz target.
+# A fleet of six hosts and all that can happen to it, for about half an hour; CHAOS is the number of tasks, MAYFLY_TEST_SEED what happens.
+CHAOS ?= 10000
+chaos: setup
+	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) $(GO) test -run '^TestChaos$$' -timeout 2h -v ./integration
+
+# All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH.
+BENCH ?= build/bench.txt
+bench: SHELL := /bin/bash
+bench: .SHELLFLAGS := -o pipefail -c
+bench: setup
+	mkdir -p $(dir $(BENCH))
+	{ $(GO) test -run '^$$' -bench 'Throughput|Footprint' -benchtime 3x -timeout 1h ./integration && \
+	$(GO) test -run '^$$' -bench Latency -benchtime 500x -timeout 1h ./integration && \
+	$(GO) test -run '^$$' -bench Spawn -benchtime 4000x -timeout 1h ./worker/keeper && \
+	$(GO) test -run '^$$' -bench Container -benchtime 60x -timeout 1h ./isolation/container; } 2>&1 | tee $(BENCH)
+
+# A minute for each fuzz target there is. A find is kept below testdata/fuzz, and is a test from then on.
+FUZZTIME ?= 1m
+
 fuzz:
-	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 1m ./queue
+	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z]*' . | sed 's|/[^/]*:func | |' | sort | while read -r package target; do \
+	echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; done
+
+# What others' machines install. The tools are pinned, with all that they are made of, in deploy/tools.
+DIST ?= dist
+TOOL := $(GO) tool -modfile=deploy/tools/go.mod
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+packages:
+	rm -rf '$(DIST)/files' '$(DIST)'/mayfly[-_]* && mkdir -p '$(DIST)/files'
+	CGO_ENABLED=1 $(BUILD) -o '$(DIST)/files/mayfly' .
+	GO='$(GO)' TOOL='$(TOOL)' VERSION='$(VERSION)' DIST='$(DIST)' deploy/package.sh
+
+# docs/install.md says how it is run.
+image:
+	docker build --build-arg VERSION='$(VERSION)' --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t 'mayfly:$(VERSION)' -t mayfly:local .
+
+# Twice from the same sources: in two places, and the second time without what is cached.
+reproducible:
+	GO='$(GO)' VERSION='$(VERSION)' deploy/reproducible.sh
+
+sbom:
+	mkdir -p '$(DIST)'
+	GOFLAGS='$(GOFLAGS) -tags=netgo,osusergo' $(TOOL) cyclonedx-gomod app -json -licenses -std -noserial -output '$(DIST)/sbom.json' .
+
+# It asks vuln.go.dev, or VULNDB, which is the URL of a copy.
+vulncheck:
+	TOOL='$(TOOL)' deploy/vulncheck.sh $(VULNDB:%=-db=%) -tags netgo,osusergo ./...
 
 clean:
-	rm -rf mayfly build
+	rm -rf mayfly build dist

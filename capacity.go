@@ -36,17 +36,26 @@ func detectCapacity(c *config) (manager.Capacity, error) {
 	}
 	disk := int64(c.Disk)
 	if disk == 0 {
-		var fs unix.Statfs_t
-		if err := unix.Statfs(c.StateDir, &fs); err != nil {
+		free, _, err := space(c.StateDir)
+		if err != nil {
 			return manager.Capacity{}, fmt.Errorf("cannot find the free space of %s, set MAYFLY_DISK: %w", c.StateDir, err)
 		}
-		disk = max(0, int64(fs.Bavail)*fs.Bsize-int64(c.ReservedDsk))
+		disk = max(0, int64(free)-int64(c.ReservedDsk))
 	}
 	capacity := manager.Capacity{MilliCPU: int64(math.Round(cpus * 1000)), Memory: memory, Disk: disk}
 	if math.IsInf(cgroupCPUs(), 1) { // else our time is bounded, but not where we get it
 		capacity.Cores = lentCores(capacity.MilliCPU)
 	}
 	return capacity, nil
+}
+
+// space measures the file system of a directory: what is free for us, and what there is, in bytes.
+func space(dir string) (free, size uint64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, 0, err
+	}
+	return fs.Bavail * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize), nil
 }
 
 // lentCores are the processors for so many thousandths of cores: the last ones that this process may run on, as the first ones have

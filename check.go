@@ -8,20 +8,18 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/gpu/nvidia"
+	"github.com/mayfly/mayfly/internal/plain"
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/isolation/systemd"
 	"github.com/mayfly/mayfly/queue"
-	"github.com/mayfly/mayfly/queue/rabbit"
 	"github.com/mayfly/mayfly/queue/tasktype"
 )
 
@@ -33,9 +31,6 @@ type finding struct {
 	// Remedy says what mends it, where it is not OK.
 	Remedy string `json:"remedy,omitempty"`
 }
-
-// brokerPatience is how long the check waits for a broker to answer.
-const brokerPatience = 5 * time.Second
 
 // check looks at the host as `mayfly run` would find it, and prints the remedy for each thing that is wrong.
 func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
@@ -50,21 +45,16 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 	c, err := readConfig()
 	add("configuration", err, "all settings are in range", `see "mayfly run --help"`)
 	if err == nil {
-		existing := c.StateDir // or what it will be made in
-		for unix.Access(existing, unix.F_OK) != nil && existing != "/" {
-			existing = filepath.Dir(existing)
-		}
-		if unix.Access(existing, unix.W_OK) != nil {
-			err = fmt.Errorf("cannot write to %s", existing)
-		}
-		add("state directory", err, c.StateDir, fmt.Sprintf("mkdir -p %s && chown %d %s, or set MAYFLY_STATE_DIR", c.StateDir, os.Geteuid(), c.StateDir))
-		if err == nil {
-			c.StateDir = existing
-			capacity, err := detectCapacity(c)
+		state, existing := checkState(c)
+		list = append(list, state...)
+		if existing != "" {
+			beginning := *c
+			beginning.StateDir = existing
+			capacity, err := detectCapacity(&beginning)
 			add("capacity", err, fmt.Sprintf("%g cores, %s of memory, %s of disk are lent to workers", float64(capacity.MilliCPU)/1000,
 				queue.FormatSize(capacity.Memory), queue.FormatSize(capacity.Disk)), "set MAYFLY_CPUS, MAYFLY_MEMORY, MAYFLY_DISK")
 			if err == nil && capacity.Disk == 0 {
-				add("disk", fmt.Errorf("%s has no free space beyond MAYFLY_RESERVED_DISK", c.StateDir), "", "free some, or lower MAYFLY_RESERVED_DISK")
+				add("disk", fmt.Errorf("%s has no free space beyond MAYFLY_RESERVED_DISK", existing), "", "free some, or lower MAYFLY_RESERVED_DISK")
 			}
 		}
 		types, err := tasktype.Load(c.TypesDir)
@@ -75,13 +65,16 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 			}
 			add("task types", err, fmt.Sprintf("%d in %s", n, c.TypesDir), "mend the file that is named")
 		}
-		list = append(list, checkBroker(ctx, c))
+		list = append(list, checkBroker(ctx, c)...)
+		list = append(list, checkSecrets(c)...)
 	}
 	list = append(list, checkGroups(ctx)...)
 	if err == nil {
 		list = append(list, checkConfinement(c)...)
 		list = append(list, checkGPUs(ctx, c))
+		list = append(list, checkContainers(ctx, c)...)
 	}
+	list = append(list, checkClock(unix.Adjtimex))
 	add("kernel", nil, kernel()+", "+runtime.GOARCH, "")
 
 	ok = true
@@ -137,6 +130,9 @@ func checkConfinement(c *config) []finding {
 		return []finding{{What: what, Detail: err.Error(), Remedy: "set MAYFLY_SANDBOX=off where all tasks are trusted"}}
 	}
 	list := []finding{{What: what, OK: true, Detail: strings.Join(effective, ", ")}}
+	if os.Geteuid() == 0 {
+		list = append(list, checkUsers(&policy, "/etc/passwd", "/etc/subuid")...)
+	}
 	for _, m := range missing {
 		list = append(list, finding{What: m.Part, Detail: m.Err.Error(), Remedy: remedies[m.Part]})
 	}
@@ -182,31 +178,6 @@ var remedies = map[string]string{
 	process.PartDomain:  "Linux 5.19 or later with landlock among the security modules (boot with lsm=landlock,...)",
 }
 
-// checkBroker tries to log in to the broker, or looks at the embedded queue.
-func checkBroker(ctx context.Context, c *config) finding {
-	if c.AMQPURL == "" {
-		return finding{What: "queue", OK: true, Detail: "embedded, " + filepath.Join(c.StateDir, "queue.db") + " (set MAYFLY_AMQP_URL for RabbitMQ)"}
-	}
-	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
-	defer cancel()
-	const remedy = "check MAYFLY_AMQP_URL, and that the broker runs: rabbitmq-diagnostics check_running"
-	client, err := rabbit.Dial(ctx, rabbit.Config{URLs: splitURLs(c.AMQPURL), CA: c.AMQPCA, Cert: c.AMQPCert, Key: c.AMQPKey, Pools: c.Pools,
-		Declare: rabbit.Passive, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return finding{What: "queue", Detail: err.Error(), Remedy: remedy}
-	}
-	defer client.Close()
-	depth, err := client.Depth(ctx)
-	if err != nil {
-		return finding{What: "queue", Detail: client.State(), Remedy: remedy}
-	}
-	f := finding{What: "queue", OK: true, Detail: fmt.Sprintf("%s; %d of %d pool queues are declared", client.State(), len(depth), len(c.Pools)*len(queue.Bands))}
-	if c.Declare == "passive" && len(depth) < len(c.Pools)*len(queue.Bands) {
-		f.OK, f.Remedy = false, "declare them, or set MAYFLY_DECLARE=auto"
-	}
-	return f
-}
-
 func kernel() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -226,7 +197,7 @@ func printFindings(w io.Writer, list []finding, asJSON bool) error {
 		if !f.OK {
 			mark = "FAIL"
 		}
-		if _, err := fmt.Fprintf(w, "%s  %-16s  %s\n", mark, f.What, f.Detail); err != nil {
+		if _, err := fmt.Fprintf(w, "%s  %-16s  %s\n", mark, f.What, plain.Line(f.Detail)); err != nil {
 			return err
 		}
 		if f.Remedy != "" {

@@ -14,61 +14,78 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/internal/secret"
 	"github.com/mayfly/mayfly/isolation/container"
 	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/queue/rabbit"
 	"github.com/mayfly/mayfly/queue/tasktype"
 )
 
 // config is what `mayfly run` reads from the environment. The names are written out: with a prefix given to it, envconfig
-// would also take a plain HOST or TIMEOUT for ours.
+// would also take a plain HOST or TIMEOUT for ours. A group goes on until the next one begins.
 type config struct {
-	AMQPURL     string   `envconfig:"MAYFLY_AMQP_URL" desc:"RabbitMQ as amqp://user:password@host:port/vhost or amqps://...; several, separated by commas, are tried in turn. Empty: the embedded queue of this host"`
+	AMQPURL     string   `group:"The queue" envconfig:"MAYFLY_AMQP_URL" desc:"RabbitMQ as amqp://user:password@host:port/vhost or amqps://...; several, separated by commas, are tried in turn. Empty: the embedded queue of this host"`
+	AMQPURLFile string   `envconfig:"MAYFLY_AMQP_URL_FILE" desc:"file that holds this instead, so that the password is in no environment; nobody else may read it"`
 	AMQPCA      string   `envconfig:"MAYFLY_AMQP_CA" desc:"file of the authorities that may vouch for the broker (PEM); empty: the system's"`
 	AMQPCert    string   `envconfig:"MAYFLY_AMQP_CERT" desc:"file of this host's client certificate (PEM)"`
 	AMQPKey     string   `envconfig:"MAYFLY_AMQP_KEY" desc:"file of its key (PEM)"`
 	Declare     string   `envconfig:"MAYFLY_DECLARE" default:"auto" desc:"auto: declare missing queues and exchanges; passive: declare nothing shared"`
-	Host        string   `envconfig:"MAYFLY_HOST" desc:"this host's name among the hosts; default: the system's host name"`
+	Host        string   `group:"The host" envconfig:"MAYFLY_HOST" desc:"this host's name among the hosts; default: the system's host name"`
 	Pools       []string `envconfig:"MAYFLY_POOLS" default:"default" desc:"pools to take tasks from, separated by commas"`
 	StateDir    string   `envconfig:"MAYFLY_STATE_DIR" desc:"directory of all that is kept; default: /var/lib/mayfly, or ~/.local/state/mayfly where not root"`
-	Socket      string   `envconfig:"MAYFLY_SOCKET" desc:"Unix socket of the API; default: /run/mayfly/mayfly.sock, or $XDG_RUNTIME_DIR/mayfly.sock where not root"`
-	TypesDir    string   `envconfig:"MAYFLY_TYPES_DIR" desc:"directory of task types, one file a type; empty: none"`
+	Socket      string   `envconfig:"MAYFLY_SOCKET" desc:"Unix socket of the API; default: /run/mayfly/mayfly.sock, or $XDG_RUNTIME_DIR/mayfly.sock where not root, or ~/.local/state/mayfly/mayfly.sock"`
+	Listen      string   `group:"The API by TCP" envconfig:"MAYFLY_LISTEN" desc:"address and port of the API and the dashboard by TCP, as 127.0.0.1:7070; needs MAYFLY_TOKEN_FILE or MAYFLY_TLS_CLIENT_CA. Empty: none"`
+	ListenNames []string `envconfig:"MAYFLY_LISTEN_NAMES" desc:"names of this host in DNS by which the API may be asked, separated by commas, beside those in its certificate"`
+	TokenFile   string   `envconfig:"MAYFLY_TOKEN_FILE" desc:"file of the tokens that open the API by TCP, one a line; nobody else may read it"`
+	TLSCert     string   `envconfig:"MAYFLY_TLS_CERT" desc:"file of the API's certificate (PEM)"`
+	TLSKey      string   `envconfig:"MAYFLY_TLS_KEY" desc:"file of its key (PEM)"`
+	TLSClientCA string   `envconfig:"MAYFLY_TLS_CLIENT_CA" desc:"file of the authorities that vouch for the API's clients (PEM): only they get in"`
+	TypesDir    string   `group:"What messages may ask for" envconfig:"MAYFLY_TYPES_DIR" desc:"directory of task types, one file a type; empty: none"`
 	Allow       string   `envconfig:"MAYFLY_ALLOW" default:"commands,types,images" desc:"what messages may ask for: commands, types, images"`
-	CPUs        float64  `envconfig:"MAYFLY_CPUS" desc:"cores lent to workers; default: all that this process may use, less MAYFLY_RESERVED_CPUS"`
+	TaskKeys    string   `envconfig:"MAYFLY_TASK_KEYS" desc:"directory of public keys (Ed25519, NAME.pem): only tasks that were signed with one of them are taken. Empty: no signature is asked for"`
+	SigningKey  string   `envconfig:"MAYFLY_SIGNING_KEY" desc:"private key (Ed25519, NAME.pem) with which tasks are signed that are submitted on this host"`
+	CPUs        float64  `group:"What is lent to workers" envconfig:"MAYFLY_CPUS" desc:"cores lent to workers; default: all that this process may use, less MAYFLY_RESERVED_CPUS"`
 	Memory      size     `envconfig:"MAYFLY_MEMORY" desc:"memory lent to workers, as 8GB or 8GiB; default: all there is, less MAYFLY_RESERVED_MEMORY"`
 	Disk        size     `envconfig:"MAYFLY_DISK" desc:"disk space lent to workers; default: what is free under the state directory at start, less MAYFLY_RESERVED_DISK"`
 	ReservedCPU float64  `envconfig:"MAYFLY_RESERVED_CPUS" default:"0" desc:"cores kept back for the system"`
 	ReservedMem size     `envconfig:"MAYFLY_RESERVED_MEMORY" default:"256MiB" desc:"memory kept back for the system"`
 	ReservedDsk size     `envconfig:"MAYFLY_RESERVED_DISK" default:"1GiB" desc:"disk space kept back for the system"`
 	Window      int      `envconfig:"MAYFLY_WINDOW" default:"0" desc:"tasks held beyond those that run; 0: twice the cores, at least 8"`
-	TaskCPUs    float64  `envconfig:"MAYFLY_TASK_CPUS" default:"1" desc:"cores of a task that asks for none"`
+	TaskCPUs    float64  `group:"Tasks that do not say" envconfig:"MAYFLY_TASK_CPUS" default:"1" desc:"cores of a task that asks for none"`
 	TaskPIDs    int64    `envconfig:"MAYFLY_TASK_PIDS" default:"4096" desc:"processes and threads of a task that names no pids"`
+	FairShare   string   `envconfig:"MAYFLY_FAIR_SHARE" default:"off" desc:"between whom this host is shared equally where more wait than fit: off, user (of RabbitMQ, where messages say it) or label:NAME"`
 	Timeout     duration `envconfig:"MAYFLY_TIMEOUT" default:"0" desc:"timeout of a task that names none; 0: none"`
 	Grace       duration `envconfig:"MAYFLY_GRACE" default:"10s" desc:"time between SIGTERM and SIGKILL for a task that names none"`
 	MaxAttempts int      `envconfig:"MAYFLY_MAX_ATTEMPTS" default:"1" desc:"tries of a task that names no max_attempts, 1 to 100"`
 	Backoff     duration `envconfig:"MAYFLY_BACKOFF" default:"10s" desc:"wait before the second try of a task that names none; doubled for each further one"`
-	OutputMax   size     `envconfig:"MAYFLY_OUTPUT_MAX" default:"16MiB" desc:"bytes kept of each output stream of an attempt"`
+	OutputMax   size     `group:"What is kept" envconfig:"MAYFLY_OUTPUT_MAX" default:"16MiB" desc:"bytes kept of each output stream of an attempt"`
 	OutputTail  size     `envconfig:"MAYFLY_OUTPUT_TAIL" default:"8KiB" desc:"bytes of the end of each stream that a result carries, at most 1MiB"`
 	History     int      `envconfig:"MAYFLY_HISTORY" default:"10000" desc:"ended tasks that are remembered, with their output"`
 	HistoryAge  duration `envconfig:"MAYFLY_HISTORY_AGE" default:"168h" desc:"how long they are remembered"`
+	HistorySize size     `envconfig:"MAYFLY_HISTORY_SIZE" default:"10GiB" desc:"how much they may take, with their output; the oldest go first. 0: no bound"`
+	OnLost      string   `group:"Leaving" envconfig:"MAYFLY_ON_LOST" default:"keep" desc:"for a task that does not say: keep: a worker runs on while this host is cut off from the broker, and another host may begin the task meanwhile; kill: it is stopped before that"`
 	Drain       duration `envconfig:"MAYFLY_DRAIN_TIMEOUT" default:"1m" desc:"how long running tasks may go on after the first SIGTERM"`
+	IdleExit    duration `envconfig:"MAYFLY_IDLE_EXIT" default:"0" desc:"how long this host may have nothing to do before the manager leaves; 0: it stays"`
+	IdleCommand string   `envconfig:"MAYFLY_IDLE_COMMAND" desc:"what /bin/sh is to run when the manager has left for that reason, as systemctl poweroff"`
 	OnStop      string   `envconfig:"MAYFLY_ON_STOP" default:"stop" desc:"stop: at the drain timeout, stop what still runs and return it to the queue; keep: leave running workers to the keeper for the next manager"`
-	Sandbox     string   `envconfig:"MAYFLY_SANDBOX" default:"on" desc:"on: confine workers as far as this host allows; off: workers are this manager's user and see what it sees (for hosts where all tasks are trusted)"`
+	Sandbox     string   `group:"Confinement" envconfig:"MAYFLY_SANDBOX" default:"on" desc:"on: confine workers as far as this host allows; off: workers are this manager's user and see what it sees (for hosts where all tasks are trusted)"`
 	TaskUser    string   `envconfig:"MAYFLY_TASK_USER" desc:"whom workers run as: a user's name, or a range of ids as 70000-70999, of which each worker gets one; default: a range that no system uses"`
 	TaskHidden  []string `envconfig:"MAYFLY_TASK_HIDDEN" desc:"files and directories that workers do not see, beside Mayfly's own, separated by commas"`
 	TaskWrites  []string `envconfig:"MAYFLY_TASK_WRITABLE" desc:"files and directories of the host that workers may write to, as far as their user may; all else but their own is read-only"`
-	Containers  string   `envconfig:"MAYFLY_CONTAINERS" default:"auto" desc:"auto: run images where Docker answers at the start; on: do not start without it; off: run none"`
+	Containers  string   `group:"Containers" envconfig:"MAYFLY_CONTAINERS" default:"auto" desc:"auto: run images where Docker answers at the start; on: do not start without it; off: run none"`
 	Docker      string   `envconfig:"MAYFLY_DOCKER" default:"unix:///var/run/docker.sock" desc:"Docker's address"`
 	Pull        string   `envconfig:"MAYFLY_PULL" default:"missing" desc:"when images are pulled: missing, always or never"`
 	RegAuth     string   `envconfig:"MAYFLY_REGISTRY_AUTH" desc:"file with the credentials for registries, in the format of Docker's config.json"`
 	ContainerNW string   `envconfig:"MAYFLY_CONTAINER_NETWORK" default:"bridge" desc:"Docker's network for containers: bridge, host, none, or the name of one"`
-	GPUs        []string `envconfig:"MAYFLY_GPUS" default:"all" desc:"GPUs lent to workers, separated by commas: their numbers or UUIDs; all; or none"`
+	GPUs        []string `group:"GPUs" envconfig:"MAYFLY_GPUS" default:"all" desc:"GPUs lent to workers, separated by commas: their numbers or UUIDs; all; or none"`
 	GPUSharing  string   `envconfig:"MAYFLY_GPU_SHARING" default:"none" desc:"none: a GPU has one task at a time; memory: tasks that name gpu_memory share GPUs, as far as their memory goes"`
 	GPUClean    duration `envconfig:"MAYFLY_GPU_CLEAN" default:"10s" desc:"how long a GPU may take to be clean after its task has ended, before it is put in quarantine"`
 	GPUCall     duration `envconfig:"MAYFLY_GPU_CALL_TIMEOUT" default:"5s" desc:"how long the GPUs' driver may take to answer"`
 	NVML        string   `envconfig:"MAYFLY_NVML" desc:"path of NVIDIA's libnvidia-ml.so.1; empty: where the system has it"`
-	LogLevel    string   `envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogLevel    string   `group:"The log" envconfig:"MAYFLY_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat   string   `envconfig:"MAYFLY_LOG_FORMAT" default:"auto" desc:"text, json, or auto: text on a terminal, JSON otherwise"`
 }
 
@@ -105,7 +122,7 @@ func readConfig() (*config, error) {
 	if err := unknownVariable(&c); err != nil {
 		return nil, err
 	}
-	if err := c.fillIn(); err != nil {
+	if err := errors.Join(c.fillIn(), c.readSecrets()); err != nil {
 		return nil, err
 	}
 	return &c, c.check()
@@ -115,9 +132,15 @@ func readConfig() (*config, error) {
 // them without being meant.
 var ofWorkers = regexp.MustCompile(`^MAYFLY_(TASK_ID|ATTEMPT|POOL|CPUS|MEMORY_BYTES|GPUS|RESULT|SCRATCH|WORKER)$`)
 
+// ofCommands are variables that are for other commands than run.
+var ofCommands = []string{"MAYFLY_URL"}
+
 // unknownVariable refuses a variable with our prefix that means nothing: most likely a misspelt one.
 func unknownVariable(c *config) error {
 	known := map[string]bool{}
+	for _, name := range ofCommands {
+		known[name] = true
+	}
 	for _, v := range variables(c) {
 		known[v.name] = true
 	}
@@ -174,7 +197,10 @@ func defaultSocket() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "mayfly.sock")
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("mayfly-%d.sock", os.Geteuid()))
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local/state/mayfly/mayfly.sock")
+	}
+	return "mayfly.sock" // nowhere that others may write to
 }
 
 // check refuses values that cannot be meant.
@@ -198,6 +224,9 @@ func (c *config) check() error {
 	}
 	if o := manager.OnStop(c.OnStop); o != manager.StopWorkers && o != manager.KeepWorkers {
 		return wrong("ON_STOP", c.OnStop, "it is stop or keep")
+	}
+	if o := queue.OnLost(c.OnLost); o != queue.KeepOnLost && o != queue.KillOnLost {
+		return wrong("ON_LOST", c.OnLost, "it is keep or kill")
 	}
 	if _, err := tasktype.ParseAllow(c.Allow); err != nil {
 		return fmt.Errorf("cannot use MAYFLY_ALLOW=%q: %w", c.Allow, err)
@@ -238,6 +267,15 @@ func (c *config) check() error {
 	if len(c.GPUs) > 1 && (slices.Contains(c.GPUs, "all") || slices.Contains(c.GPUs, "none")) {
 		return wrong("GPUS", strings.Join(c.GPUs, ","), "all and none stand alone")
 	}
+	if c.IdleExit < 0 {
+		return wrong("IDLE_EXIT", time.Duration(c.IdleExit), "it is a time, 0 for never")
+	}
+	if c.IdleCommand != "" && c.IdleExit == 0 {
+		return wrong("IDLE_COMMAND", c.IdleCommand, "it is of use with MAYFLY_IDLE_EXIT only: set that, or unset this")
+	}
+	if _, err := manager.ParseFairBy(c.FairShare); err != nil {
+		return fmt.Errorf("cannot use MAYFLY_FAIR_SHARE=%w", err)
+	}
 	if c.Window < 0 || c.Window > 10000 {
 		return wrong("WINDOW", c.Window, "it is 0 to 10000")
 	}
@@ -252,6 +290,9 @@ func (c *config) check() error {
 	}
 	if c.History < 0 {
 		return wrong("HISTORY", c.History, "it is a number of tasks")
+	}
+	if err := c.remote().Check(); err != nil {
+		return err
 	}
 	if (c.AMQPCert == "") != (c.AMQPKey == "") {
 		return wrong("AMQP_CERT", c.AMQPCert, "MAYFLY_AMQP_CERT and MAYFLY_AMQP_KEY go together")
@@ -286,7 +327,7 @@ func (c *config) policy() (process.Policy, error) {
 	}
 	p := process.Policy{Off: c.Sandbox == "off", Users: users, Writable: c.TaskWrites,
 		Hidden: slices.Concat([]string{c.StateDir, "/etc/mayfly"}, c.TaskHidden)}
-	for _, secret := range []string{c.AMQPKey, c.Socket, c.RegAuth, strings.TrimPrefix(c.Docker, "unix://"), "/var/lib/docker", "/var/lib/containerd", "/var/lib/rabbitmq"} {
+	for _, secret := range []string{c.AMQPURLFile, c.AMQPKey, c.Socket, c.TokenFile, c.TLSKey, c.SigningKey, c.RegAuth, strings.TrimPrefix(c.Docker, "unix://"), "/var/lib/docker", "/var/lib/containerd", "/var/lib/rabbitmq"} {
 		if filepath.IsAbs(secret) && !strings.HasPrefix(secret, "/run/") {
 			p.Hidden = append(p.Hidden, secret)
 		}
@@ -301,16 +342,44 @@ func (c *config) policy() (process.Policy, error) {
 	return p, nil
 }
 
+// signing reads the keys of tasks.
+func (c *config) signing() (keys queue.Keys, signer *queue.Signer, err error) {
+	if c.TaskKeys != "" {
+		if keys, err = queue.ReadKeys(c.TaskKeys); err != nil {
+			return nil, nil, fmt.Errorf("cannot use MAYFLY_TASK_KEYS: %w", err)
+		}
+	}
+	if c.SigningKey != "" {
+		f, err := secret.Open("MAYFLY_SIGNING_KEY", c.SigningKey)
+		if err != nil {
+			return nil, nil, err
+		}
+		f.Close()
+		if signer, err = queue.ReadSigner(c.SigningKey); err != nil {
+			return nil, nil, fmt.Errorf("cannot use MAYFLY_SIGNING_KEY: %w", err)
+		}
+	}
+	return keys, signer, nil
+}
+
+// remote is the part of the configuration that the API is had by TCP by.
+func (c *config) remote() *api.Remote {
+	return &api.Remote{Listen: c.Listen, TokenFile: c.TokenFile, Cert: c.TLSCert, Key: c.TLSKey, ClientCA: c.TLSClientCA}
+}
+
 // manager is the part of the configuration that the manager decides by.
-func (c *config) manager(capacity manager.Capacity, cannot manager.Cannot) manager.Config {
+func (c *config) manager(capacity manager.Capacity, cannot manager.Cannot, keys queue.Keys, signer *queue.Signer) manager.Config {
 	window := c.Window
 	if window == 0 {
 		window = max(8, 2*int(capacity.MilliCPU/1000))
 	}
+	fair, _ := manager.ParseFairBy(c.FairShare) // checked before
 	return manager.Config{
+		Keys: keys, Signer: signer,
+		Fair: fair, IdleExit: time.Duration(c.IdleExit),
 		Host: c.Host, Version: version, Pools: c.Pools, Capacity: capacity, Window: window,
-		DrainTimeout: time.Duration(c.Drain), OnStop: manager.OnStop(c.OnStop), Alone: c.AMQPURL == "", Cannot: cannot,
+		CutOff: rabbit.CutOff, DrainTimeout: time.Duration(c.Drain), OnStop: manager.OnStop(c.OnStop), Alone: c.AMQPURL == "", Cannot: cannot,
 		Defaults: manager.Defaults{MilliCPU: max(1, int64(c.TaskCPUs*1000)), PIDs: c.TaskPIDs, Timeout: time.Duration(c.Timeout),
-			Grace: time.Duration(c.Grace), MaxAttempts: c.MaxAttempts, Backoff: time.Duration(c.Backoff)},
+			Grace: time.Duration(c.Grace), MaxAttempts: c.MaxAttempts, Backoff: time.Duration(c.Backoff), OnLost: queue.OnLost(c.OnLost)},
 	}
 }

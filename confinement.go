@@ -41,6 +41,9 @@ func confinement(p process.Policy, log *slog.Logger) (manager.Cannot, error) {
 		cannot.Disk = "cannot bound a worker's disk: " + err.Error()
 		cannot.Mounts = err.Error()
 	}
+	if err := why[process.PartNetwork]; err != nil {
+		cannot.NoNetwork = "cannot switch a worker's network off: " + err.Error()
+	}
 	if err := why[process.PartDisk]; err != nil {
 		cannot.Disk = "cannot bound a worker's disk: " + err.Error()
 	}

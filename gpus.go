@@ -31,6 +31,14 @@ func openGPUs(ctx context.Context, c *config, log *slog.Logger, changed func()) 
 	return host, func() { host.Close(); client.Close() }, nil
 }
 
+// seenGPUs shows the host's GPUs without asking the driver; nil where it has none to do with.
+func seenGPUs(host *gpu.Host) func() gpu.Overview {
+	if host == nil {
+		return nil
+	}
+	return host.Seen
+}
+
 // newGPUClient returns a client of the driver.
 func newGPUClient(c *config, log *slog.Logger) *nvidia.Client {
 	settings := nvidia.DefaultConfig

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/term"
+
+	"github.com/mayfly/mayfly/internal/plain"
 )
 
 func logLevel(name string) (slog.Level, error) {
@@ -24,7 +26,7 @@ func newLogger(w *os.File, c *config) *slog.Logger {
 	if c.LogFormat == "text" || c.LogFormat == "auto" && term.IsTerminal(int(w.Fd())) {
 		return slog.New(newTextHandler(w, options))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(jsonWriter{w}, options))
 }
 
 // newTextHandler leaves out the date: whoever looks on knows it.
@@ -37,4 +39,15 @@ func newTextHandler(w io.Writer, options *slog.HandlerOptions) slog.Handler {
 		return a
 	}
 	return slog.NewTextHandler(w, &o)
+}
+
+// jsonWriter writes by their numbers what a terminal would obey that shows the log: encoding/json does that for a part of it. The text handler
+// quotes all of it.
+type jsonWriter struct{ w io.Writer }
+
+func (j jsonWriter) Write(line []byte) (int, error) {
+	if _, err := j.w.Write(plain.JSON(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }

@@ -12,16 +12,17 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/api/metrics"
+	"github.com/mayfly/mayfly/api/spans"
 	"github.com/mayfly/mayfly/cli"
 	"github.com/mayfly/mayfly/gpu/nvidia"
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/memory"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/manager/history"
@@ -42,9 +43,17 @@ func main() {
 		GPUHelper: nvidia.Main,
 		RunHelp:   printVariables,
 		Check:     check,
+		Depth:     brokerDepth,
 		Socket:    defaultSocket,
 	}))
 }
+
+const (
+	// restAfter is how long nothing must have happened for memory to be given back.
+	restAfter = 5 * time.Second
+	// spareHeap is how much garbage a busy manager may have, in bytes.
+	spareHeap = 16 << 20
+)
 
 // run is the manager's life.
 func run(ctx context.Context) error {
@@ -59,12 +68,26 @@ func run(ctx context.Context) error {
 	intake, hurry, release := stopSignals(ctx)
 	defer release()
 
-	// An idle manager should be small: its heap is, so the collector may run early.
-	debug.SetGCPercent(50)
+	// When there was nothing to do for long: the last thing of all, once nothing is held any more.
+	var m *manager.Manager
+	defer func() {
+		if m != nil && m.LeftIdle() {
+			runIdleCommand(c.IdleCommand, log)
+		}
+	}()
+
+	memory.Leeway(spareHeap)
+	quiet := memory.NewRest(restAfter, memory.Trim)
+
+	// Modes are meant as they are written, whatever we were started with: sockets are nobody else's, workers pass through to what is theirs.
+	syscall.Umask(0o022)
 
 	// One manager a state directory: all that follows relies on it.
 	if err := os.MkdirAll(filepath.Join(c.StateDir, "attempts"), 0o711); err != nil {
 		return fmt.Errorf("cannot make the state directory MAYFLY_STATE_DIR=%s: %w", c.StateDir, err)
+	}
+	if err := ownDirectory(c.StateDir); err != nil {
+		return err
 	}
 	unlock, err := lockState(c.StateDir)
 	if err != nil {
@@ -93,6 +116,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 
+	keys, signer, err := c.signing()
+	if err != nil {
+		return err
+	}
+
 	// Workers are children of the keeper, which outlives us; each has a directory of its own.
 	policy, err := c.policy()
 	if err != nil {
@@ -105,7 +133,6 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var m *manager.Manager
 	sandbox := keeper.New(keeper.Config{Dir: c.StateDir, Argv: []string{"/proc/self/exe", "keeper"}, Policy: policy, Log: log,
 		Freed: func(attemptID string) { m.Freed(attemptID) }})
 	defer sandbox.Close()
@@ -130,7 +157,14 @@ func run(ctx context.Context) error {
 	if gpus != nil {
 		log.Info("GPUs looked for", "found", gpus.Summary())
 	}
-	settings := worker.Config{Dir: filepath.Join(c.StateDir, "attempts"),
+	// Attempts become spans where somebody collects them.
+	collector, err := spans.FromEnvironment(os.Getenv)
+	if err != nil {
+		return err
+	}
+	collector.Host, collector.Version = c.Host, version
+	exporter := spans.New(collector, log)
+	settings := worker.Config{Spans: exporter != nil, Dir: filepath.Join(c.StateDir, "attempts"),
 		OutputMax: int64(c.OutputMax), Tail: int64(c.OutputTail), User: policy.UserName(), Devices: gpuFiles(gpus), Log: log}
 	files := worker.New(router, settings)
 	var runner worker.Runner = files
@@ -140,7 +174,7 @@ func run(ctx context.Context) error {
 
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
 	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
-		MaxTasks: c.History, MaxAge: time.Duration(c.HistoryAge), Sync: c.AMQPURL == "", Log: log,
+		MaxTasks: c.History, MaxAge: time.Duration(c.HistoryAge), MaxBytes: int64(c.HistorySize), Kept: kept(files), Sync: c.AMQPURL == "", Log: log,
 		OnDrop: func(r manager.Record) {
 			if err := files.Remove(r.ID); err != nil {
 				log.Error("output of a forgotten task not removed", logkey.Attempt, r.ID, logkey.Err, err)
@@ -163,36 +197,46 @@ func run(ctx context.Context) error {
 		}
 	}()
 
-	m = manager.New(c.manager(capacity, cannot), manager.Services{
+	// What happens is counted; Prometheus may ask.
+	counts := metrics.New(metrics.Config{Version: version, Pools: c.Pools, Numbers: func() manager.Numbers { return m.Numbers() },
+		Depth: q.backlog.Depth, Broker: q.broker, Keeper: sandbox.Health, GPUs: seenGPUs(gpus), Disk: func() (free, size uint64, err error) { return space(c.StateDir) }})
+
+	observer := counts.Observer()
+	if exporter != nil {
+		defer exporter.Close()
+		count := observer.Ended
+		observer.Ended = func(e manager.End) { count(e); exporter.Ended(e) }
+	}
+
+	decides := c.manager(capacity, cannot, keys, signer)
+	var keepHosts func(map[string][]string)
+	decides.KnownHosts, keepHosts = hostsFile(c.StateDir, log)
+	m = manager.New(decides, manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
-		Broadcast: q.broadcast, ReplyTo: q.replyTo,
-		Runner: runner, GPUs: gpus, History: past, Output: files.Output, Detach: detach, Sweep: files.Sweep,
-		Resolve: func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
-		Log:     log,
+		Broadcast: q.broadcast, Fleet: q.fleet, Heard: q.heard, Announce: q.announce, ReplyTo: q.replyTo,
+		Discard: func(attemptID string) {
+			if err := files.Remove(attemptID); err != nil {
+				log.Error("output of a probe not removed", logkey.Attempt, attemptID, logkey.Err, err)
+			}
+		},
+		Runner: runner, GPUs: gpus, History: past, Archive: past, Output: files.Output, Stir: quiet.Stir, Detach: detach, Sweep: files.Sweep,
+		Resolve:  func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
+		Observer: observer, InReach: q.inReach, KeepHosts: keepHosts, Log: log,
 	})
 	// What other hosts tell us.
 	listening := q.listen(m)
 	defer listening()
 
 	// The API serves until the manager has drained: people want to look on.
-	socket, err := api.Listen(c.Socket)
+	stopServing, err := serve(c, m, counts, quiet.Stir, log)
 	if err != nil {
 		return err
 	}
-	served, stopServing := context.WithCancel(context.Background())
-	serving := make(chan error, 1)
-	go func() {
-		err := api.Serve(served, socket, api.New(api.Config{Backend: m, Log: log}))
-		if err != nil {
-			m.Drain() // a manager that nobody can speak to is better started anew
-		}
-		serving <- err
-	}()
 	tellSystemd(log, daemon.SdNotifyReady)
 	defer context.AfterFunc(intake, func() { tellSystemd(log, daemon.SdNotifyStopping) })()
+	quiet.Stir() // most of what a start has touched is not needed again
 	err = m.Run(intake, hurry)
-	stopServing()
-	return errors.Join(err, <-serving)
+	return errors.Join(err, stopServing())
 }
 
 // tellSystemd says how far we are, where systemd wants to know (Type=notify).

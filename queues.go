@@ -30,8 +30,16 @@ type opened struct {
 	cemetery  queue.Cemetery
 	backlog   manager.Backlog
 	state     func() string
-	broadcast func(context.Context, string) error
-	replyTo   string
+	broadcast func(context.Context, queue.Cancellation) error
+	replyTo   func() string
+	// broker says whether the broker is in reach, and how often it was reached again; nil where there is none.
+	broker func() (up bool, reconnects uint64)
+	// inReach says whether the queue is; nil where it always is.
+	inReach func() bool
+	fleet   queue.Fleet
+	heard   func() time.Time
+	// announce tells those who listen of changes of tasks; nil where nobody can.
+	announce func(queue.Event)
 	// listen hands on what other hosts say until the returned function is called.
 	listen func(m *manager.Manager) (stop func())
 	close  func() error
@@ -73,7 +81,8 @@ func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, erro
 		return nil, err
 	}
 	return &opened{source: client.Source(), publisher: client, cemetery: client, state: client.State, close: client.Close,
-		broadcast: client.Cancel, replyTo: client.ReplyTo(),
+		broadcast: client.Cancel, replyTo: client.ReplyTo, broker: client.Connection, fleet: client, heard: client.Heard, announce: client.Announce,
+		inReach: func() bool { up, _ := client.Connection(); return up },
 		backlog: manager.Backlog{Depth: func(ctx context.Context) (map[string]int, error) {
 			ctx, cancel := context.WithTimeout(ctx, depthPatience)
 			defer cancel()
@@ -85,10 +94,18 @@ func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, erro
 			wg.Go(func() {
 				for {
 					select {
-					case id := <-client.Cancels():
-						m.Cancelled(id)
+					case c := <-client.Cancels():
+						m.Cancelled(c)
 					case r := <-client.Replies():
 						m.Learn(r)
+					case q := <-client.Questions():
+						m.Asked(q)
+					case o := <-client.Offers():
+						m.Offered(o)
+					case h := <-client.Hellos():
+						m.Greeted(h)
+					case <-client.Joined():
+						m.Joined()
 					case <-done:
 						return
 					}

@@ -13,7 +13,9 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/manager"
@@ -22,16 +24,41 @@ import (
 
 // Client is a manager's client.
 type Client struct {
-	path string
-	http *http.Client
+	// where is the socket's path, or the URL; base is what paths are put to.
+	where, base string
+	token       string
+	http        *http.Client
+	// broken says why nothing can be asked.
+	broken error
 }
 
 // Dial returns the client of the manager that listens on the socket. It connects with the first request.
 func Dial(path string) *Client {
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+	return &Client{where: path, base: "http://mayfly", http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}}}}
+}
+
+// DialURL returns the client of the manager that is had by TCP at a URL, as https://host:7070, with the first token of a file, if one is named.
+func DialURL(address, tokenFile string) *Client {
+	c := &Client{where: address, base: strings.TrimRight(address, "/"), http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}}
+	if u, err := url.Parse(address); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		c.broken = fmt.Errorf("cannot use MAYFLY_URL=%s: it is http://host:port or https://host:port", address)
+	}
+	if tokenFile == "" {
+		return c
+	}
+	text, err := os.ReadFile(tokenFile)
+	if err != nil {
+		c.broken = fmt.Errorf("cannot read MAYFLY_TOKEN_FILE: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") && c.token == "" {
+			c.token = line
+		}
+	}
+	return c
 }
 
 // Close closes idle connections.
@@ -48,9 +75,15 @@ func (e *Error) Error() string { return e.Text }
 
 // do sends a request. The caller closes the answer's body.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://mayfly"+path+"?"+query.Encode(), body)
+	if c.broken != nil {
+		return nil, c.broken
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+query.Encode(), body)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a request: %w", err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -78,13 +111,13 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("cannot reach the manager at %s: it is not running (start it with \"mayfly run\", or name its socket with --socket)", c.path)
+		return fmt.Errorf("cannot reach the manager at %s: it is not running (start it with \"mayfly run\", or name its socket with --socket)", c.where)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("cannot reach the manager at %s: permission denied (run as its user, or as root)", c.path)
+		return fmt.Errorf("cannot reach the manager at %s: permission denied (run as its user, or as root)", c.where)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("cannot go on: the manager at %s ended meanwhile", c.path)
+		return fmt.Errorf("cannot go on: the manager at %s ended meanwhile", c.where)
 	}
-	return fmt.Errorf("cannot reach the manager at %s: %w", c.path, err)
+	return fmt.Errorf("cannot reach the manager at %s: %w", c.where, err)
 }
 
 // ask sends a request and reads the answer into result.
@@ -147,6 +180,37 @@ func (c *Client) List(ctx context.Context, ended int, filter url.Values) (list [
 	return list, err
 }
 
+// Ended lists so many ended tasks that match a filter, newest first, however far back they are.
+func (c *Client) Ended(ctx context.Context, n int, filter url.Values) ([]manager.View, error) {
+	list := []manager.View{}
+	query := url.Values{"status": {string(manager.Ended)}}
+	for k, v := range filter {
+		query[k] = v
+	}
+	for len(list) < n {
+		query.Set("limit", strconv.Itoa(min(n-len(list), pageMost)))
+		resp, err := c.do(ctx, http.MethodGet, "/v1/tasks", query, nil)
+		if err != nil {
+			return nil, err
+		}
+		var page []manager.View
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		resp.Body.Close()
+		if err != nil {
+			return nil, c.explain(err)
+		}
+		list = append(list, page...)
+		next, _, found := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "</v1/tasks?"), ">; ")
+		if !found {
+			break
+		}
+		if query, err = url.ParseQuery(next); err != nil {
+			return nil, fmt.Errorf("cannot find the next page: %w", err)
+		}
+	}
+	return list, nil
+}
+
 // Show returns one task.
 func (c *Client) Show(ctx context.Context, id string) (v manager.View, err error) {
 	err = c.ask(ctx, http.MethodGet, taskPath(id, ""), nil, nil, &v)
@@ -157,6 +221,12 @@ func (c *Client) Show(ctx context.Context, id string) (v manager.View, err error
 func (c *Client) Wait(ctx context.Context, id string) (v manager.View, err error) {
 	err = c.ask(ctx, http.MethodGet, taskPath(id, "/wait"), nil, nil, &v)
 	return v, err
+}
+
+// Explain says why a task is where it is.
+func (c *Client) Explain(ctx context.Context, id string) (x manager.Explanation, err error) {
+	err = c.ask(ctx, http.MethodGet, taskPath(id, "/explain"), nil, nil, &x)
+	return x, err
 }
 
 // LogOptions say which output is wanted.
@@ -204,16 +274,35 @@ func (c *Client) Cancel(ctx context.Context, id string) (string, error) {
 	return c.said(ctx, http.MethodPost, taskPath(id, "/cancel"))
 }
 
-// Drain has the manager drain and end.
-func (c *Client) Drain(ctx context.Context) error {
-	_, err := c.said(ctx, http.MethodPost, "/v1/drain")
-	return err
+// Drain has the manager drain and end. Its running tasks have so long; 0: the host's MAYFLY_DRAIN_TIMEOUT.
+func (c *Client) Drain(ctx context.Context, timeout time.Duration) error {
+	var query url.Values
+	if timeout > 0 {
+		query = url.Values{"timeout": {timeout.String()}}
+	}
+	return c.ask(ctx, http.MethodPost, "/v1/drain", query, nil, new(map[string]string))
+}
+
+// UntilGone returns when the manager has ended.
+func (c *Client) UntilGone(ctx context.Context) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/events", url.Values{"topics": {"host"}}, nil)
+	if err == nil { // it lasts as long as the manager does
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	return ctx.Err()
 }
 
 // Info describes the host.
 func (c *Client) Info(ctx context.Context) (info manager.Info, err error) {
 	err = c.ask(ctx, http.MethodGet, "/v1/info", nil, nil, &info)
 	return info, err
+}
+
+// Demand says how much work there is and how much room.
+func (c *Client) Demand(ctx context.Context) (d manager.Demand, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/demand", nil, nil, &d)
+	return d, err
 }
 
 // GPUs shows the host's GPUs.

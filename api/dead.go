@@ -9,7 +9,7 @@ import (
 // deadLimit is how many dead letters are listed unless the caller says otherwise.
 const deadLimit = 1000
 
-func (s *server) dead(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) dead(w http.ResponseWriter, r *http.Request) error {
 	limit, err := natural(r.URL.Query().Get("limit"), deadLimit)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (s *server) dead(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *server) deadLetter(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) deadLetter(w http.ResponseWriter, r *http.Request) error {
 	key := r.PathValue("key")
 	var found *queue.DeadLetter
 	err := s.backend.Cemetery().Dead(r.Context(), func(d queue.DeadLetter) bool {
@@ -45,11 +45,12 @@ func (s *server) deadLetter(w http.ResponseWriter, r *http.Request) error {
 	if found == nil {
 		return queue.ErrNoDeadLetter
 	}
+	found.Body = queue.Mask(found.Body)
 	answer(w, http.StatusOK, found)
 	return nil
 }
 
-func (s *server) requeue(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) requeue(w http.ResponseWriter, r *http.Request) error {
 	if err := s.backend.Cemetery().Requeue(r.Context(), r.PathValue("key")); err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func (s *server) requeue(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *server) drop(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) drop(w http.ResponseWriter, r *http.Request) error {
 	if err := s.backend.Cemetery().Drop(r.Context(), r.PathValue("key")); err != nil {
 		return err
 	}

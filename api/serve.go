@@ -25,7 +25,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	requests, endRequests := context.WithCancel(context.Background())
 	defer endRequests()
 	s := &http.Server{Handler: h, BaseContext: func(net.Listener) context.Context { return requests },
-		ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(discard{}, "", 0)}
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: log.New(discard{}, "", 0)}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)

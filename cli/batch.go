@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 			ids = append(ids, a.ID)
 			if !s.wait && !s.quiet {
 				if s.command.json {
-					_ = json.NewEncoder(cmd.OutOrStdout()).Encode(a)
+					printJSONLine(cmd.OutOrStdout(), a)
 				} else {
 					fmt.Fprintln(cmd.OutOrStdout(), a.ID)
 				}
@@ -96,7 +95,7 @@ func (s *submission) waitAll(ctx context.Context, cmd *cobra.Command, client *ap
 					counts[v.Result.State]++
 					bar.one()
 					if s.command.json {
-						_ = json.NewEncoder(cmd.OutOrStdout()).Encode(v.Result)
+						printJSONLine(cmd.OutOrStdout(), v.Result)
 					} else if v.Result.State != queue.Succeeded {
 						bars.say("%s: %s (%s): %s", v.ID, v.Result.State, v.Result.Cause, clean(v.Result.Message))
 					}

@@ -34,6 +34,8 @@ type Program struct {
 	RunHelp func(io.Writer)
 	// Check looks at the host and reports whether all is well.
 	Check func(ctx context.Context, w io.Writer, asJSON bool) (bool, error)
+	// Depth asks the broker how many messages lie in the queues "<pool>.<band>".
+	Depth func(ctx context.Context) (map[string]int, error)
 	// Socket is the manager's socket unless --socket says otherwise.
 	Socket func() string
 }
@@ -75,7 +77,7 @@ func Execute(p Program) int {
 		code = &codeError{codeFailure, err}
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), "mayfly:", text)
+		fmt.Fprintln(cmd.ErrOrStderr(), "mayfly:", clean(text))
 	}
 	return code.code
 }
@@ -96,7 +98,8 @@ func New(p Program) *cobra.Command {
 		Long: `Mayfly takes tasks from RabbitMQ, or from its own embedded queue, gives each one a
 short-lived worker, reaps it, and reports one honest outcome.
 
-Start the manager with "mayfly run"; the other commands speak to it.`,
+Start the manager with "mayfly run"; the other commands speak to it: through its socket, or where
+MAYFLY_URL is set (https://host:7070) by TCP, with the token in MAYFLY_TOKEN_FILE.`,
 		Version:       p.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -108,7 +111,7 @@ Start the manager with "mayfly run"; the other commands speak to it.`,
 		return usage("%w; see \"%s --help\"", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the manager's `PATH` (default $MAYFLY_SOCKET, or the system's)")
-	root.AddCommand(c.run(), c.keeper(), c.gpuHelper(), c.gpus(), c.submit(), c.ps(), c.show(), c.wait(), c.logs(), c.cancel(), c.drain(), c.dead(), c.info(),
+	root.AddCommand(c.run(), c.keeper(), c.gpuHelper(), c.gpus(), c.submit(), c.ps(), c.show(), c.explain(), c.wait(), c.logs(), c.cancel(), c.drain(), c.dead(), c.hosts(), c.info(), c.demand(),
 		c.check(), c.version(), exitCodes())
 	wrapArgs(root)
 	return root
@@ -131,11 +134,13 @@ func wrapArgs(cmd *cobra.Command) {
 
 // client returns the client of the manager.
 func (c *command) client() *api.Client {
-	path := c.socket
-	if path == "" {
-		path = c.Socket()
+	if c.socket != "" {
+		return api.Dial(c.socket)
 	}
-	return api.Dial(path)
+	if address := os.Getenv("MAYFLY_URL"); address != "" {
+		return api.DialURL(address, os.Getenv("MAYFLY_TOKEN_FILE"))
+	}
+	return api.Dial(c.Socket())
 }
 
 // jsonFlag adds --json to a reading command.

@@ -89,7 +89,7 @@ func (c *command) bury(name, short, done string, act func(*api.Client, context.C
 			var failed error
 			for _, key := range keys {
 				if err := act(client, cmd.Context(), key); err != nil {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", clean(key), err)
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", clean(key), clean(err.Error()))
 					failed = &codeError{code: codeFailure}
 					continue
 				}

@@ -32,7 +32,7 @@ func (d *document) flags(f *pflag.FlagSet) {
 	f.StringVar(&d.image, "image", "", "the container image to run in")
 	f.StringVar(&d.name, "name", "", "a name for people")
 	f.StringVar(&d.id, "id", "", "the task's id (default: a new one)")
-	f.StringArrayVarP(&d.environment, "env", "e", nil, "`NAME=VALUE` for the worker's environment; repeatable")
+	f.StringArrayVarP(&d.environment, "env", "e", nil, "`NAME=VALUE` for the worker's environment, or NAME to hand on our own, which keeps it out of the list of processes; repeatable")
 	f.StringVar(&d.workdir, "workdir", "", "the working directory (default: the task's own scratch directory)")
 	f.StringVar(&d.stdin, "stdin", "", "`TEXT` for standard input")
 	f.StringVar(&d.stdinFile, "stdin-file", "", "a `FILE` for standard input; - is ours")
@@ -108,6 +108,11 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 		pairs := map[string]string{}
 		for _, pair := range list {
 			name, value, ok := strings.Cut(pair, "=")
+			if !ok && flag == "env" {
+				if value, ok = os.LookupEnv(name); !ok {
+					return nil, usage("--env is %q: there is no such variable here; give NAME=VALUE", pair)
+				}
+			}
 			if !ok {
 				return nil, usage("--%s is %q: it must be NAME=VALUE", flag, pair)
 			}

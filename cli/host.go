@@ -59,6 +59,9 @@ func (c *command) info() *cobra.Command {
 			for _, q := range i.Quarantined {
 				quarantined = append(quarantined, [2]string{"quarantined", q})
 			}
+			if i.Unfit != "" {
+				quarantined = append(quarantined, [2]string{"takes no tasks", i.Unfit})
+			}
 			return fields(cmd.OutOrStdout(), append([][2]string{
 				{"host", fmt.Sprintf("%s, %s since %s", i.Host, i.State, ago(i.StartedAt))},
 				{"version", i.Version},
@@ -107,16 +110,28 @@ func (c *command) version() *cobra.Command {
 }
 
 func (c *command) drain() *cobra.Command {
-	return &cobra.Command{
+	var timeout time.Duration
+	var wait bool
+	cmd := &cobra.Command{
 		Use: "drain", Short: "Have the manager take no new tasks and end when its running ones have", Args: cobra.NoArgs,
-		Long:    "Have the manager drain, as the first SIGTERM does: no new tasks; running ones may finish within MAYFLY_DRAIN_TIMEOUT;\nthe manager then ends.",
-		Example: "  mayfly drain",
+		Long: `Have the manager drain: no new tasks; running ones may finish within --timeout (MAYFLY_DRAIN_TIMEOUT); what is left then is
+stopped and goes back to the queue, and the manager ends. Unlike a manager that is stopped with MAYFLY_ON_STOP=keep, it leaves nothing running.`,
+		Example: "  mayfly drain\n  mayfly drain --wait --timeout 12h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout < 0 {
+				return usage("cannot use --timeout=%s: it is a positive time", timeout)
+			}
 			client := c.client()
 			defer client.Close()
-			return client.Drain(cmd.Context())
+			if err := client.Drain(cmd.Context(), timeout); err != nil || !wait {
+				return err
+			}
+			return client.UntilGone(cmd.Context())
 		},
 	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long running tasks may take (default MAYFLY_DRAIN_TIMEOUT)")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when the manager has ended")
+	return cmd
 }
 
 // ago says how long ago something was.

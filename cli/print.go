@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,15 +10,37 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"github.com/mayfly/mayfly/internal/plain"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 )
 
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(plain.JSON(b.Bytes()))
+	return err
+}
+
+// printJSONLine prints JSON on a line of its own.
+func printJSONLine(w io.Writer, v any) {
+	if text, err := json.Marshal(v); err == nil {
+		fmt.Fprintf(w, "%s\n", plain.JSON(text))
+	}
+}
+
+// output is where a worker's output goes: as it is, unless a person looks on whose terminal would obey it. flush is called at the end.
+func output(w io.Writer, raw bool) (to io.Writer, flush func()) {
+	if raw || terminal(w) == 0 {
+		return w, func() {}
+	}
+	p := plain.NewWriter(w)
+	return p, func() { _ = p.Flush() }
 }
 
 // fields prints names and values, one a line; a value of many lines is indented below its name.
@@ -57,14 +80,7 @@ func human(n int64) string {
 }
 
 // clean takes from a text what a terminal would obey: it may come from a worker or a producer.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}
+func clean(s string) string { return plain.Text(s) }
 
 // column is one column of a table.
 type column struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,8 +18,8 @@ import (
 type submission struct {
 	*command
 	document
-	pool, file, lines     string
-	wait, quiet, onCancel bool
+	pool, file, lines          string
+	wait, quiet, onCancel, raw bool
 }
 
 func (c *command) submit() *cobra.Command {
@@ -47,6 +48,7 @@ exit code ("mayfly help exit-codes" lists the others). With --lines it submits o
 	f.BoolVarP(&s.wait, "wait", "w", false, "wait for the end; with one task, print its output and exit with its code")
 	f.BoolVar(&s.onCancel, "cancel-on-interrupt", false, "with --wait: Ctrl-C cancels the task")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "with --lines: do not print the ids, show no progress")
+	rawFlag(f, &s.raw)
 	c.jsonFlag(cmd)
 	return cmd
 }
@@ -105,7 +107,7 @@ func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) e
 	}()
 	last := 0
 	if !s.command.json {
-		last = streamAttempts(ctx, cmd, client, id, ended)
+		last = s.streamAttempts(ctx, cmd, client, id, ended)
 	}
 	<-ended
 	switch {
@@ -127,15 +129,21 @@ func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) e
 		}
 	} else if r := v.Result; last < r.Attempt && r.Attempt > 0 {
 		// It ended before we could follow, or elsewhere: then the result has the end of its output.
-		fmt.Fprint(cmd.OutOrStdout(), r.StdoutTail)
-		fmt.Fprint(cmd.ErrOrStderr(), r.StderrTail)
+		for _, tail := range []struct {
+			w    io.Writer
+			text string
+		}{{cmd.OutOrStdout(), r.StdoutTail}, {cmd.ErrOrStderr(), r.StderrTail}} {
+			to, flush := output(tail.w, s.raw)
+			fmt.Fprint(to, tail.text)
+			flush()
+		}
 	}
 	return exitOf(v.Result)
 }
 
 // streamAttempts copies the output of one attempt after the other until the task has ended, and returns the number of the
 // last one.
-func streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client, id string, ended <-chan struct{}) (last int) {
+func (s *submission) streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client, id string, ended <-chan struct{}) (last int) {
 	for ctx.Err() == nil {
 		v, err := client.Show(ctx, id)
 		began := err == nil && (v.Status == manager.Running || v.Status == manager.Stopping || v.Status == manager.Settling || v.Status == manager.Ended)
@@ -146,7 +154,7 @@ func streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client,
 			next := last + 1
 			o := api.LogOptions{Attempt: next, Follow: next == v.Attempt, Tail: -1}
 			// An earlier one may have been elsewhere; for the latest one, the result's tails stand in.
-			if err := copyOutput(ctx, client, id, o, cmd, true, true); err != nil && next == v.Attempt {
+			if err := copyOutput(ctx, client, id, o, cmd, true, true, s.raw); err != nil && next == v.Attempt {
 				return last
 			}
 			last = next

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mayfly/mayfly/api"
 	"github.com/mayfly/mayfly/manager"
@@ -21,12 +22,13 @@ import (
 func (c *command) ps() *cobra.Command {
 	var all, watch bool
 	var ended int
-	var status, pool, label string
+	var status, state, cause, pool, label, text string
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List the tasks of this host", Args: cobra.NoArgs,
 		Long: `List the tasks that this host knows: those that run, wait here, or wait in its embedded queue;
-with -a or --ended also those that have ended, newest first.`,
-		Example: "  mayfly ps\n  mayfly ps -a\n  mayfly ps --ended 1000 --label batch=7 --json\n  mayfly ps --watch",
+with -a or --ended also those that have ended, newest first; with --state or --cause only those, the last 20
+unless --ended says how many.`,
+		Example: "  mayfly ps\n  mayfly ps -a\n  mayfly ps --ended 1000 --label batch=7 --json\n  mayfly ps --cause oom\n  mayfly ps --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := c.client()
 			defer client.Close()
@@ -34,7 +36,7 @@ with -a or --ended also those that have ended, newest first.`,
 				ended = 20
 			}
 			filter := url.Values{}
-			for k, v := range map[string]string{"status": status, "pool": pool, "label": label} {
+			for k, v := range map[string]string{"status": status, "state": state, "cause": cause, "pool": pool, "label": label, "text": text} {
 				if v != "" {
 					filter.Set(k, v)
 				}
@@ -42,7 +44,14 @@ with -a or --ended also those that have ended, newest first.`,
 			if watch {
 				return watchTasks(cmd, client)
 			}
-			views, err := client.List(cmd.Context(), ended, filter)
+			if (state != "" || cause != "") && ended == 0 {
+				ended = 20
+			}
+			list := client.List
+			if state != "" || cause != "" {
+				list = client.Ended
+			}
+			views, err := list(cmd.Context(), ended, filter)
 			if err != nil {
 				return err
 			}
@@ -57,6 +66,9 @@ with -a or --ended also those that have ended, newest first.`,
 	f.BoolVarP(&all, "all", "a", false, "the last 20 ended tasks too")
 	f.IntVarP(&ended, "ended", "n", 0, "the last `N` ended tasks too")
 	f.StringVar(&status, "status", "", "only tasks with this status: queued, waiting, running, stopping, settling, backing_off, ended")
+	f.StringVar(&state, "state", "", "only tasks that ended so: succeeded, failed, cancelled, rejected")
+	f.StringVar(&cause, "cause", "", "only tasks with this cause: exit, oom, timeout, ...")
+	f.StringVar(&text, "text", "", "only tasks with this in id, name, command or labels")
 	f.StringVar(&pool, "pool", "", "only tasks of this pool")
 	f.StringVar(&label, "label", "", "only tasks with this label, as `KEY[=VALUE]`")
 	f.BoolVarP(&watch, "watch", "w", false, "show the active tasks live until Ctrl-C")
@@ -185,6 +197,36 @@ func (c *command) show() *cobra.Command {
 	return cmd
 }
 
+func (c *command) explain() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "explain ID", Short: "Say why a task is where it is", Args: cobra.ExactArgs(1),
+		Long:    "Say in a sentence why a task waits, what it does, or how it ended; and for one that waits, what each other host lacks for it.",
+		Example: "  mayfly explain job_456",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := c.client()
+			defer client.Close()
+			x, err := client.Explain(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return printJSON(cmd.OutOrStdout(), x)
+			}
+			since := ""
+			if x.Since != nil {
+				since = " (" + ago(*x.Since) + ")"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s%s\n", clean(x.ID), clean(x.Sentence), since)
+			for _, h := range x.Hosts {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", clean(h.Host), clean(h.Says))
+			}
+			return nil
+		},
+	}
+	c.jsonFlag(cmd)
+	return cmd
+}
+
 func printView(w io.Writer, v *manager.View) error {
 	at := func(t *time.Time) string {
 		if t == nil {
@@ -246,10 +288,11 @@ func describe(p *queue.Past) string {
 
 func (c *command) logs() *cobra.Command {
 	var o api.LogOptions
-	var onlyOut, onlyErr bool
+	var onlyOut, onlyErr, raw bool
 	cmd := &cobra.Command{
 		Use: "logs ID", Short: "Print a task's output", Args: cobra.ExactArgs(1),
-		Long:    "Print what a task has written: its standard output to standard output, its standard error to standard error.",
+		Long: `Print what a task has written: its standard output to standard output, its standard error to standard error. On a
+terminal, what the terminal would obey instead of showing it is replaced, unless --raw is given; elsewhere all is as it was written.`,
 		Example: "  mayfly logs job_456\n  mayfly logs -f job_456\n  mayfly logs --attempt 1 --stderr job_456",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if onlyOut && onlyErr {
@@ -259,7 +302,7 @@ func (c *command) logs() *cobra.Command {
 			defer client.Close()
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			err := copyOutput(ctx, client, args[0], o, cmd, !onlyErr, !onlyOut)
+			err := copyOutput(ctx, client, args[0], o, cmd, !onlyErr, !onlyOut, raw)
 			if errors.Is(err, context.Canceled) {
 				return nil
 			}
@@ -272,11 +315,17 @@ func (c *command) logs() *cobra.Command {
 	f.IntVar(&o.Tail, "tail", -1, "only the last `BYTES`")
 	f.BoolVar(&onlyOut, "stdout", false, "only standard output")
 	f.BoolVar(&onlyErr, "stderr", false, "only standard error")
+	rawFlag(f, &raw)
 	return cmd
 }
 
+// rawFlag adds --raw.
+func rawFlag(f *pflag.FlagSet, raw *bool) {
+	f.BoolVar(raw, "raw", false, "on a terminal, too, print the output as it is: colours, and whatever else it makes the terminal do")
+}
+
 // copyOutput copies one or both streams of an attempt.
-func copyOutput(ctx context.Context, client *api.Client, id string, o api.LogOptions, cmd *cobra.Command, out, errs bool) error {
+func copyOutput(ctx context.Context, client *api.Client, id string, o api.LogOptions, cmd *cobra.Command, out, errs, raw bool) error {
 	failed := make(chan error, 2)
 	n := 0
 	for _, s := range []struct {
@@ -290,7 +339,12 @@ func copyOutput(ctx context.Context, client *api.Client, id string, o api.LogOpt
 		n++
 		o := o
 		o.Stream = s.name
-		go func() { failed <- client.Logs(ctx, id, o, s.w) }()
+		go func() {
+			to, flush := output(s.w, raw)
+			err := client.Logs(ctx, id, o, to)
+			flush()
+			failed <- err
+		}()
 	}
 	var first error
 	for range n {
@@ -302,24 +356,45 @@ func copyOutput(ctx context.Context, client *api.Client, id string, o api.LogOpt
 }
 
 func (c *command) cancel() *cobra.Command {
-	return &cobra.Command{
-		Use: "cancel ID...", Short: "Cancel waiting or running tasks", Args: cobra.MinimumNArgs(1),
-		Long:    "Cancel tasks: one that waits ends at once, one that runs gets SIGTERM, its grace, then SIGKILL. Its state becomes cancelled.",
-		Example: "  mayfly cancel job_456 job_457",
+	var labels []string
+	cmd := &cobra.Command{
+		Use: "cancel {ID... | --label KEY=VALUE}", Short: "Cancel tasks, wherever they are",
+		Long: "Cancel tasks: one that waits ends at once, one that runs gets SIGTERM, its grace, then SIGKILL. Its state becomes cancelled.\n" +
+			"One that waits in the broker or is on a host that is away ends when a host meets it within a day.",
+		Example: "  mayfly cancel job_456 job_457\n  mayfly cancel --label batch=2026-11-21",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args)+len(labels) == 0 {
+				return usage("name the tasks, or a label with --label KEY=VALUE")
+			}
+			for _, label := range labels {
+				if key, _, ok := strings.Cut(label, "="); !ok || key == "" {
+					return usage("--label is %q: it must be KEY=VALUE", label)
+				}
+			}
 			client := c.client()
 			defer client.Close()
 			var first error
-			for _, id := range args {
-				said, err := client.Cancel(cmd.Context(), id)
+			for _, label := range labels {
+				said, err := client.CancelLabel(cmd.Context(), label)
 				if err != nil {
-					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", clean(id), err)
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", clean(label), err)
 					first = &codeError{code: codeFailure}
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", clean(id), said)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", clean(label), said)
+			}
+			for _, id := range args {
+				said, err := client.Cancel(cmd.Context(), id)
+				if err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", clean(id), clean(err.Error()))
+					first = &codeError{code: codeFailure}
+					continue
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", clean(id), clean(said))
 			}
 			return first
 		},
 	}
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "cancel all tasks with this label, as `KEY=VALUE`; may be repeated")
+	return cmd
 }

@@ -16,29 +16,37 @@ func (h *Host) shareable(u *unit, r Request) bool {
 
 // room is how many bytes of a device could be lent to a request now; 0 for none. The lock is held.
 func (h *Host) room(u *unit, r Request) int64 {
+	if u.dirty { // or in quarantine, which is for dirty ones
+		return 0
+	}
+	return h.roomBeside(u, r, nil)
+}
+
+// roomBeside is how many bytes of a clean device could be lent to a request if the holders that have ended were gone; 0 for none. The
+// lock is held.
+func (h *Host) roomBeside(u *unit, r Request, ended map[string]bool) int64 {
+	left, held := u.Memory, false
+	for id, n := range u.shares {
+		if !ended[id] {
+			left -= n
+			held = true
+		}
+	}
 	switch {
-	case u.dirty: // or in quarantine, which is for dirty ones
-		return 0
-	case len(u.shares) == 0:
+	case !held:
 		return u.Memory
-	case u.whole || !h.shareable(u, r):
-		return 0
-	}
-	left := u.Memory
-	for _, n := range u.shares {
-		left -= n
-	}
-	if left < r.Memory {
+	case u.whole || !h.shareable(u, r) || left < r.Memory:
 		return 0
 	}
 	return left
 }
 
-// choose finds the devices for a request, or nil where too few are free. The lock is held.
-func (h *Host) choose(r Request) []*unit {
+// choose finds the devices for a request, or nil where too few are free. room says how many bytes of a device there are for it. The lock
+// is held.
+func (h *Host) choose(r Request, room func(*unit) int64) []*unit {
 	var list []*unit
 	for _, u := range h.units {
-		if r.serves(&u.Device) && h.room(u, r) > 0 {
+		if r.serves(&u.Device) && room(u) > 0 {
 			list = append(list, u)
 		}
 	}
@@ -47,9 +55,9 @@ func (h *Host) choose(r Request) []*unit {
 	}
 	if r.Memory > 0 || list[0].Parent != "" {
 		// Tightly: what is left over is to be as small as can be, so that larger requests find room elsewhere.
-		slices.SortStableFunc(list, func(a, b *unit) int { return cmp.Compare(h.room(a, r), h.room(b, r)) })
-		least := h.room(list[r.Count-1], r)
-		list = slices.DeleteFunc(list, func(u *unit) bool { return h.room(u, r) > least })
+		slices.SortStableFunc(list, func(a, b *unit) int { return cmp.Compare(room(a), room(b)) })
+		least := room(list[r.Count-1])
+		list = slices.DeleteFunc(list, func(u *unit) bool { return room(u) > least })
 		if list[0].Parent != "" {
 			return list[:1]
 		}

@@ -132,7 +132,7 @@ func (b *bench) lend(id string, r Request) string {
 	b.t.Helper()
 	lacks := b.Lacks(r)
 	var names []string
-	for _, g := range b.Lend(id, r) {
+	for _, g := range b.Lend(id, r, nil) {
 		names = append(names, strings.TrimPrefix(g.UUID, "GPU-"))
 	}
 	if (len(names) == 0) != (lacks != "") {
@@ -226,7 +226,7 @@ func TestNever(t *testing.T) {
 			}
 		}
 		// An instance goes to who asks for its size, and a whole GPU to who does not.
-		if g := b.Lend("a.1", Request{Count: 1, Memory: 9 << 30}); len(g) != 1 || g[0].UUID != "MIG-a" || g[0].Share != 0 {
+		if g := b.Lend("a.1", Request{Count: 1, Memory: 9 << 30}, nil); len(g) != 1 || g[0].UUID != "MIG-a" || g[0].Share != 0 {
 			t.Errorf("%+v", g)
 		}
 		if got := b.lend("b.1", Request{Count: 7}); got != "0 1 2 3 4 5 6" {
@@ -247,7 +247,7 @@ func TestFiles(t *testing.T) {
 			}
 			return s
 		}
-		open, closed := b.Files(b.Lend("x.1", Request{Count: 1}))
+		open, closed := b.Files(b.Lend("x.1", Request{Count: 1}, nil))
 		if text(open) != "ctl 0 " || text(closed) != "1 2 3 4 5 6 7 " {
 			t.Errorf("with one: %s, closed %s", text(open), text(closed))
 		}
@@ -341,7 +341,7 @@ func TestStranger(t *testing.T) {
 	defer b.Close()
 	b.Start()
 	until(t, "it is free", func() bool { return b.condition("GPU-0") == "free" })
-	grants := b.Lend("x.1", Request{Count: 1})
+	grants := b.Lend("x.1", Request{Count: 1}, nil)
 	if err := b.Begin(t.Context(), "x.1", false, func() {}); err != nil {
 		t.Fatal(err)
 	}
@@ -521,6 +521,10 @@ func TestIdle(t *testing.T) {
 		before, report := d.calls, d.report
 		d.mu.Unlock()
 		time.Sleep(time.Hour)
+		seen := b.Seen() // by whom nobody is asked
+		if len(seen.GPUs) != 8 || seen.GPUs[0].State.At.IsZero() || time.Since(seen.GPUs[0].State.At) < time.Hour || seen.GPUs[0].Condition != "free" {
+			t.Errorf("seen: %+v", seen.GPUs[0])
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.calls != before || report != nil {
@@ -566,7 +570,7 @@ func TestNeverTwo(t *testing.T) {
 			case 0, 1, 2:
 				r := []Request{{Count: 1}, {Count: 2}, {Count: 4}, {Count: 8}, {Count: 1, Memory: 10 << 30}, {Count: 2, Memory: 35 << 30}}[rng.IntN(6)]
 				id := fmt.Sprint("t", n, ".1")
-				grants := b.Lend(id, r)
+				grants := b.Lend(id, r, nil)
 				if grants == nil {
 					continue
 				}

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -67,7 +68,7 @@ func (h *Host) summary() string {
 func (h *Host) Lacks(r Request) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.choose(r) != nil {
+	if h.choose(r, func(u *unit) int64 { return h.room(u, r) }) != nil {
 		return ""
 	}
 	fit, free, sick := 0, 0, 0
@@ -89,25 +90,32 @@ func (h *Host) Lacks(r Request) string {
 	return text
 }
 
-// Reachable reports whether a request could be served if all holders gave back what they have: what is in quarantine may stay there
-// for long.
-func (h *Host) Reachable(r Request) bool {
+// Expect names the devices that could serve a request once the holders that are named have given back what they have, by UUID; nil
+// where that is not enough. What is in quarantine may stay there for long, and does not count.
+func (h *Host) Expect(r Request, ended map[string]bool) (uuids []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := 0
-	for _, u := range h.units {
-		if r.serves(&u.Device) && u.why == "" {
-			n++
+	for _, u := range h.choose(r, func(u *unit) int64 {
+		if u.why != "" {
+			return 0
 		}
+		return h.roomBeside(u, r, ended)
+	}) {
+		uuids = append(uuids, u.UUID)
 	}
-	return n >= r.Count
+	return uuids
 }
 
-// Lend lends devices for a request to a holder; nil where they are not free.
-func (h *Host) Lend(id string, r Request) []Grant {
+// Lend lends devices for a request to a holder, but none that is kept for another (by UUID); nil where they are not free.
+func (h *Host) Lend(id string, r Request, kept []string) []Grant {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	chosen := h.choose(r)
+	chosen := h.choose(r, func(u *unit) int64 {
+		if slices.Contains(kept, u.UUID) {
+			return 0
+		}
+		return h.room(u, r)
+	})
 	if chosen == nil {
 		return nil
 	}

@@ -44,12 +44,25 @@ func (h *Host) Overview(ctx context.Context) Overview {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	o := h.show(states)
+	if err != nil {
+		o.Note = "not new: the driver does not answer: " + err.Error()
+	}
+	return o
+}
+
+// Seen shows all devices as they were seen last (State.At says when), without asking the driver.
+func (h *Host) Seen() Overview {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.show(nil)
+}
+
+// show shows all devices as they were seen last, or are in the given states. The lock is held.
+func (h *Host) show(states []State) Overview {
 	o := Overview{Driver: h.driver, CUDA: h.cuda, GPUs: []Status{}}
 	if len(h.units) == 0 {
 		o.Note = "this host " + h.why
-	}
-	if err != nil {
-		o.Note = "not new: the driver does not answer: " + err.Error()
 	}
 	for _, u := range h.units {
 		s := Status{Device: u.Device, State: u.last, Condition: string(u.condition()), Reason: u.why, Holders: maps.Clone(u.shares)}

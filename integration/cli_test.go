@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly/mayfly/integration/need"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 )
@@ -187,18 +188,19 @@ func TestCommands(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]string{
-		"MAYFLY_CPUS=many":                          "MAYFLY_CPUS=\"many\"",
-		"MAYFLY_MEMORY=8 gigs":                      "MAYFLY_MEMORY=\"8 gigs\"",
-		"MAYFLY_POOL=x":                             "cannot use MAYFLY_POOL: there is no such variable",
-		"MAYFLY_POOLS=a.b":                          "MAYFLY_POOLS=a.b",
-		"MAYFLY_ON_STOP=never":                      "MAYFLY_ON_STOP=never",
-		"MAYFLY_DECLARE=maybe":                      "MAYFLY_DECLARE=maybe",
-		"MAYFLY_ALLOW=everything":                   "MAYFLY_ALLOW=\"everything\"",
-		"MAYFLY_DRAIN_TIMEOUT=-1s":                  "MAYFLY_DRAIN_TIMEOUT",
-		"MAYFLY_TYPES_DIR=/no/such":                 "/no/such",
-		"MAYFLY_AMQP_URL=http://x":                  "RabbitMQ URL",
-		"MAYFLY_MAX_ATTEMPTS=0":                     "MAYFLY_MAX_ATTEMPTS=0",
-		"MAYFLY_SOCKET=" + strings.Repeat("x", 200): "a socket's path has at most 107 bytes",
+		"MAYFLY_CPUS=many":                             "MAYFLY_CPUS=\"many\"",
+		"MAYFLY_MEMORY=8 gigs":                         "MAYFLY_MEMORY=\"8 gigs\"",
+		"MAYFLY_POOL=x":                                "cannot use MAYFLY_POOL: there is no such variable",
+		"MAYFLY_POOLS=a.b":                             "MAYFLY_POOLS=a.b",
+		"MAYFLY_ON_STOP=never":                         "MAYFLY_ON_STOP=never",
+		"MAYFLY_DECLARE=maybe":                         "MAYFLY_DECLARE=maybe",
+		"MAYFLY_ALLOW=everything":                      "MAYFLY_ALLOW=\"everything\"",
+		"MAYFLY_DRAIN_TIMEOUT=-1s":                     "MAYFLY_DRAIN_TIMEOUT",
+		"MAYFLY_TYPES_DIR=/no/such":                    "/no/such",
+		"MAYFLY_AMQP_URL=http://x":                     "RabbitMQ URL",
+		"MAYFLY_AMQP_URL=amqp://user:12#34@127.0.0.1/": "a password must be percent-encoded",
+		"MAYFLY_MAX_ATTEMPTS=0":                        "MAYFLY_MAX_ATTEMPTS=0",
+		"MAYFLY_SOCKET=" + strings.Repeat("x", 200):    "a socket's path has at most 107 bytes",
 	} {
 		h := newHost(t, setting)
 		out, errs, code := h.mayfly("", "run")
@@ -301,4 +303,15 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("result = %+v", r)
 		}
 	}
+}
+
+// TestNoNetworkHere has a manager that lacks the right to set networks up refuse tasks without a network, in place of failing each.
+func TestNoNetworkHere(t *testing.T) {
+	t.Parallel()
+	need.Command(t, "setpriv")
+	h := newHost(t)
+	h.enter = []string{"setpriv", "--bounding-set", "-net_admin"}
+	h.start()
+	h.expect(1, "", "resources.network is false: this host cannot switch a worker's network off", "submit", "--no-network", "--", "true")
+	h.expect(0, "", "", "submit", "--wait", "--", "true")
 }

@@ -68,6 +68,9 @@ func newHost(tb testing.TB, env ...string) *host {
 		h.nothingLeft()
 		if tb.Failed() {
 			tb.Logf("log of %s:\n%s", filepath.Base(dir), tail(h.log.String(), 4000))
+			if logs := os.Getenv("MAYFLY_TEST_LOGS"); logs != "" { // all of it, for who looks for a fault
+				_ = os.WriteFile(filepath.Join(logs, filepath.Base(dir)+".log"), h.log.Bytes(), 0o644)
+			}
 			if text, err := os.ReadFile(filepath.Join(dir, "state/keeper.log")); err == nil {
 				tb.Logf("keeper's log:\n%s", tail(string(text), 2000))
 			}
@@ -211,7 +214,7 @@ func (h *host) until(what string, ok func() bool, state ...func() any) {
 // keeperPID finds the host's keeper, 0 where there is none.
 func (h *host) keeperPID() int {
 	for pid, p := range h.processes() {
-		if strings.Contains(p, "keeper") {
+		if strings.Contains(p, "keeper") && strings.Contains(p, h.dir) { // not another host's, whose tasks may write to a directory of this one
 			return pid
 		}
 	}

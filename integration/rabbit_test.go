@@ -101,7 +101,7 @@ func TestMixedLoad(t *testing.T) {
 				want[id] = queue.CauseNone
 			case i%100 == 3:
 				doc["shell"] = mark + "sleep 600"
-				doc["timeout"] = "200ms"
+				doc["timeout"] = "2s"
 				want[id] = queue.CauseTimeout
 			case i%100 == 4: // forks into the background, ignores TERM there, leaves with 0
 				doc["shell"] = mark + `(trap "" TERM; setsid sleep 600) & exit 0`
@@ -360,6 +360,43 @@ func TestDrainAndReturn(t *testing.T) {
 			t.Errorf("result = %+v", r)
 		}
 	})
+}
+
+// TestDrainCommand has a manager that leaves its workers to the next one when it is stopped wait for them when it is drained, as long as it is told
+// to.
+func TestDrainCommand(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "MAYFLY_ON_STOP=keep", "MAYFLY_DRAIN_TIMEOUT=1ms")
+	h.start()
+	gate := filepath.Join(h.marks(), "gate")
+	h.submit(fmt.Sprintf(`{"id": "long", "shell": "while ! test -e %s; do sleep 0.05; done; exit 5"}`, gate))
+	h.until("it runs", func() bool { return h.running() == 1 })
+	h.expect(2, "", `cannot use --timeout=-1s`, "drain", "--timeout", "-1s")
+	drained := make(chan int)
+	go func() {
+		_, _, code := h.mayfly("", "drain", "--wait", "--timeout", "1h")
+		drained <- code
+	}()
+	h.until("it drains", func() bool { info, err := h.info(); return err == nil && info.State == "draining" })
+	select {
+	case code := <-drained:
+		t.Fatalf("drained with code %d while a task runs", code)
+	default:
+	}
+	if err := os.WriteFile(gate, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-drained; code != 0 {
+		t.Errorf("mayfly drain: exit code %d", code)
+	}
+	if err := h.wait(); err != nil {
+		t.Errorf("the manager ended with %v", err)
+	}
+	h.nothingLeft()
+	h.start()
+	if r := h.result("long"); r.ExitCode == nil || *r.ExitCode != 5 || r.Attempt != 1 {
+		t.Errorf("%+v", r)
+	}
 }
 
 // TestUpgrade stops a manager with MAYFLY_ON_STOP=keep and starts the next: no worker notices.

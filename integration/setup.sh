@@ -1,25 +1,33 @@
 #!/bin/sh
-# Installs what the tests need: a C compiler (for the race detector), AMQP clients that are not ours, RabbitMQ 3.10 (the
+# Installs what the tests need: a C compiler (for the race detector), AMQP clients that are not ours and the languages of the
+# examples in clients/ (Python, Node, Java, shell), RabbitMQ 3.10 (the
 # distribution's on Debian 12, elsewhere in a Debian tree) and two more Debian trees with newer RabbitMQ (4.0 from Debian 13,
 # 4.3 from testing), kept in the cache between runs; a machine emulator with a kernel and systemd for its guests; Docker's
-# engine. It does only what is missing, prints what it does, and is silent when
+# engine and Compose; what makes packages and looks into them; promtool; Chromium, for the dashboard. It does only what is missing, prints what it does, and is silent when
 # there is nothing to do. No service is started.
 set -eu
 
 cache=${MAYFLY_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mayfly}
 mirror=${MAYFLY_TEST_MIRROR:-http://deb.debian.org/debian}
+node=$(dirname "$0")/../clients/node
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+has_modules() { cmp -s "$node/package-lock.json" "$cache/node/package-lock.json"; }
+has_promtool() { command -v promtool >/dev/null || [ -x "$cache/promtool" ]; }
 has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null 2>&1; }
 
 missing=
 all="debian-13 debian-testing"
-packages="gcc libc6-dev debootstrap amqp-tools python3-pika procps iproute2 e2fsprogs
-	qemu-system-x86 busybox-static cpio xz-utils zstd linux-image-amd64 systemd dbus docker.io"
+packages="gcc libc6-dev debootstrap amqp-tools jq python3-pika librabbitmq-client-java libgoogle-gson-java procps iproute2 nftables e2fsprogs
+	qemu-system-x86 busybox-static xz-utils zstd linux-image-amd64 systemd dbus docker.io chromium fonts-inter
+	make git binutils rpm cpio ca-certificates docker-compose"
 [ "$(dpkg --print-architecture)" = amd64 ] || packages=$(printf '%s' "$packages" | sed 's/qemu-system-x86\|linux-image-amd64//g')
+# However these were installed, they will do.
+command -v javac >/dev/null || packages="$packages default-jdk-headless"
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then packages="$packages nodejs npm"; fi
 if grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release 2>/dev/null; then
 	packages="$packages rabbitmq-server"
 else
@@ -32,7 +40,7 @@ trees=
 for tree in $all; do
 	has_tree "$tree" || trees="$trees $tree"
 done
-[ -n "$missing$trees" ] || exit 0
+if [ -z "$missing$trees" ] && has_promtool && has_modules; then exit 0; fi
 
 # Both steps need root. The cache stays where the caller has it.
 if [ "$(id -u)" -ne 0 ]; then
@@ -72,6 +80,34 @@ if [ -n "$missing" ]; then
 		rm -f "$guard"
 		guard=
 	fi
+fi
+
+# Of the package that has it (19 MB), the one program is taken: installed, it would bring a service.
+if ! has_promtool; then
+	say "fetching promtool"
+	fetch() { (cd "$work" && apt-get download prometheus) >>"$work/log" 2>&1; }
+	if ! fetch && ! { apt-get update >>"$work/log" 2>&1 && fetch; }; then
+		tail -20 "$work/log" >&2
+		die "cannot fetch the package prometheus"
+	fi
+	dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$work/promtool"
+	chmod 755 "$work/promtool"
+	mv "$work/promtool" "$cache/promtool"
+fi
+
+# One module without dependencies (half a megabyte).
+if ! has_modules; then
+	say "fetching the modules of clients/node"
+	rm -rf "$cache/node" "$cache/.node".*
+	new=$cache/.node.$$
+	mkdir "$new"
+	cp "$node/package.json" "$node/package-lock.json" "$new"
+	if ! (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --cache "$work/npm") >"$work/log" 2>&1; then
+		tail -20 "$work/log" >&2
+		rm -rf "$new"
+		die "cannot fetch the modules of clients/node"
+	fi
+	mv "$new" "$cache/node"
 fi
 
 # tree NAME SUITE makes a Debian tree under a temporary name and renames it when it is complete.

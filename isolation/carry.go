@@ -52,7 +52,7 @@ func Carry(from *os.File, err error, to string, most int64) string {
 	case info.Size() > most:
 		return fmt.Sprintf("it has %d bytes, and at most %d are taken", info.Size(), most)
 	}
-	file, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	file, err := Create(to, os.O_EXCL)
 	if err != nil {
 		return unreadable(err)
 	}

@@ -29,7 +29,7 @@ type Spec struct {
 	Dir string `json:"dir"`
 	// Stdin is the path of a file, or empty for /dev/null.
 	Stdin string `json:"stdin,omitempty"`
-	// Stdout and Stderr are paths of files to create. They may be the same path.
+	// Stdout and Stderr are paths of files to create, with the directory in which they lie, as soon as there is output. They may be the same path.
 	Stdout string `json:"stdout"`
 	Stderr string `json:"stderr"`
 	// OutputMax is the most bytes kept of each of them; what is beyond is read and dropped, and a notice of its size ends
@@ -42,9 +42,12 @@ type Spec struct {
 	// Image names a container image to run the program in, for a sandbox that can; Args and Dir may then be empty, for
 	// what the image says.
 	Image string `json:"image,omitempty"`
-	// Private is the path of an existing directory that is the program's own: the only place, beside temporary directories,
-	// that it may write to. The program sees it under this very path. It is removed by the caller.
+	// Private is the path of a directory that is the program's own: the only place, beside temporary directories, that it may write to.
+	// The program sees it under this very path, with the directories Dirs in it. A sandbox that gives the program no file system
+	// of its own for it makes it on the host (see Lay); what is there after the end is removed by the caller.
 	Private string `json:"private,omitempty"`
+	// Dirs are the names of directories in Private.
+	Dirs []string `json:"dirs,omitempty"`
 	// Carry is the path of a file below Private that is to be at hand for the caller after the end, if the program leaves one:
 	// a sandbox may keep the rest of Private to itself. CarryMax is its largest size in bytes.
 	Carry    string `json:"carry,omitempty"`
@@ -134,6 +137,8 @@ type Exit struct {
 	// StdoutDropped and StderrDropped count the bytes beyond OutputMax.
 	StdoutDropped int64 `json:"stdout_dropped,omitempty"`
 	StderrDropped int64 `json:"stderr_dropped,omitempty"`
+	// OutputError is why output within OutputMax was not kept: the host's disk is full, say. Empty where there was no such fault.
+	OutputError string `json:"output_error,omitempty"`
 }
 
 // Started is what is known once a program runs.
@@ -165,8 +170,8 @@ type Sandbox interface {
 	// holds under spec.ID is joined instead of started, with only the ID of spec read. started (when not nil) is called
 	// once, before Run returns, if the program runs. When ctx ends the program is stopped (SIGTERM, its grace, SIGKILL)
 	// and Run still returns its true exit. An error means that the sandbox failed, not the program; ErrDetached that
-	// it was detached. After an exit the sandbox holds it until Release.
-	Run(ctx context.Context, spec Spec, started func(Started)) (Exit, error)
+	// it was detached. After an exit the sandbox holds it until Release. spec is not written to, nor kept after the return.
+	Run(ctx context.Context, spec *Spec, started func(Started)) (Exit, error)
 	// Held lists what the sandbox holds.
 	Held(ctx context.Context) ([]Held, error)
 	// Release lets go of an ended program's exit. Unknown ids are ignored.

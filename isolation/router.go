@@ -10,7 +10,7 @@ type Router struct {
 }
 
 // Run implements Sandbox.
-func (r Router) Run(ctx context.Context, spec Spec, started func(Started)) (Exit, error) {
+func (r Router) Run(ctx context.Context, spec *Spec, started func(Started)) (Exit, error) {
 	if spec.Image != "" && r.Images != nil {
 		return r.Images.Run(ctx, spec, started)
 	}

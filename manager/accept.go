@@ -2,7 +2,6 @@ package manager
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -14,15 +13,11 @@ import (
 // rest wait for room.
 func (m *Manager) accept(d queue.Delivery) {
 	msg := d.Message()
-	task, err := queue.Decode(msg)
-	if err == nil {
-		task, err = m.Resolve(task)
-	}
+	task, err := m.read(&msg)
 	if err != nil {
 		m.refuse(d, msg, task, err)
 		return
 	}
-	m.fillIn(&task)
 	a := m.attemptOf(task, msg)
 	now := time.Now()
 
@@ -39,21 +34,27 @@ func (m *Manager) accept(d queue.Delivery) {
 	e := newEntry(a, d)
 	e.choices = choices
 	e.seq = m.seq
-	if msg.Redelivered && m.settledBefore(&a) || m.copiedTwice(e) {
+	e.submitter = m.shares.by.submitterOf(&task, msg)
+	if m.comesTwice(e) {
 		m.alreadySettled(e)
 		return
 	}
-	if at, ok := m.History.CancelMark(task.ID); ok && at.After(msg.QueuedAt) {
+	if cancelled := m.markedCancelled(&task, &msg); cancelled && msg.Redelivered && m.Fleet != nil {
+		e.cancelled = true // it may run elsewhere, and is cancelled there
+	} else if cancelled {
 		m.close(e, m.cancelledVerdict(e, now))
 		return
 	}
-	if why != "" {
-		m.cannotRun(e, msg, why, now)
-		return
+	e.misfit = why
+	m.received(a.Fingerprint)
+	delete(m.others.parked, task.ID)
+	if twin := m.twin(&a); e.returned && twin != nil {
+		m.awaitLoss(twin, e)
+	} else if m.Fleet != nil && msg.Redelivered {
+		m.hold(e, queue.ToAdopt)
 	}
 	m.Log.Debug("task received", logkey.Task, task.ID, logkey.Attempt, a.ID(), logkey.Pool, task.Pool, logkey.Band, string(msg.Band))
-	i, _ := slices.BinarySearchFunc(m.waiting, e, before)
-	m.waiting = slices.Insert(m.waiting, i, e)
+	m.waiting = append(m.waiting, e)
 	m.schedule()
 	m.notify()
 }
@@ -61,7 +62,7 @@ func (m *Manager) accept(d queue.Delivery) {
 // attemptOf makes the attempt that the message asks for.
 func (m *Manager) attemptOf(task queue.Task, msg queue.Message) worker.Attempt {
 	return worker.Attempt{Task: task, Number: nextAttempt(msg.History), Host: m.config.Host, Band: msg.Band,
-		QueuedAt: msg.QueuedAt, History: msg.History, Fingerprint: fingerprint(msg)}
+		QueuedAt: msg.QueuedAt, History: msg.History, Fingerprint: msg.Fingerprint(), Trace: worker.TraceOf(msg.Headers)}
 }
 
 // nextAttempt is the number of the attempt that follows the history.
@@ -88,6 +89,10 @@ func (m *Manager) fillIn(t *queue.Task) {
 	if t.Backoff < 0 {
 		t.Backoff = d.Backoff
 	}
+	if t.OnLost == "" {
+		t.OnLost = d.OnLost
+	}
+	t.Grace = graceOf(t)
 }
 
 // rejoin gives the delivery to the entry whose message it is, if that has lost its own: the task still runs here, or has
@@ -124,6 +129,34 @@ func (m *Manager) lostEntry(a *worker.Attempt) *entry {
 	return nil
 }
 
+// twin finds the active entry of the message whose delivery is at hand. The lock is held.
+func (m *Manager) twin(a *worker.Attempt) *entry {
+	if e := m.active[a.Task.ID]; e != nil && e.attempt.Fingerprint == a.Fingerprint {
+		return e
+	}
+	return nil
+}
+
+// runsHere reports whether an entry that waits is the message of one that is active, delivered again before we have heard that the delivery before is
+// lost. The lock is held.
+func (m *Manager) runsHere(e *entry) bool { return e.returned && m.twin(&e.attempt) != nil }
+
+// awaitLoss lets a message that was delivered again join its entry as soon as we hear that the delivery before is lost. The lock is held.
+func (m *Manager) awaitLoss(twin, e *entry) {
+	before, now := twin.delivery, e.delivery
+	m.group.Go(func() {
+		select {
+		case <-before.Lost():
+		case <-now.Lost():
+		case <-time.After(adoptTime): // two messages that are the same
+		case <-m.settling.Done():
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.schedule()
+	})
+}
+
 // settledBefore reports whether this very message was settled already and only its acknowledgement got lost.
 func (m *Manager) settledBefore(a *worker.Attempt) bool {
 	for _, id := range []string{a.ID(), queue.AttemptID(a.Task.ID, 0)} {
@@ -134,11 +167,10 @@ func (m *Manager) settledBefore(a *worker.Attempt) bool {
 	return false
 }
 
-// copiedTwice reports whether the entry's message is a second copy for an attempt that was settled already: the copy for a
-// retry is published again where a crash left its confirm unknown. Such a message is told from a producer's by the attempts
-// that it carries.
-func (m *Manager) copiedTwice(e *entry) bool {
-	return len(e.attempt.History) > 0 && m.settledBefore(&e.attempt)
+// comesTwice reports whether the entry's message is that of an attempt which was settled here already: delivered again, or a second copy for a retry, which is
+// told from a producer's by the attempts that it carries.
+func (m *Manager) comesTwice(e *entry) bool {
+	return (e.delivery.Message().Redelivered || len(e.attempt.History) > 0) && m.settledBefore(&e.attempt)
 }
 
 // alreadySettled gives up the message of an attempt that was settled. The lock is held.
@@ -168,15 +200,16 @@ func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, e
 		Result: unstarted(&task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, sentence, now)})
 }
 
-// Waits of a task that this host can never run, before another host may find it: from parkMin to parkMax, growing with
-// the time that it has been waiting, so that nothing spins.
+// Waits in the queue of a task that no host can run: from parkMin to parkMax, growing with the time that it has been waiting, so that nothing
+// spins.
 const (
 	parkMin = 5 * time.Second
 	parkMax = 5 * time.Minute
 )
 
-// cannotRun settles a task that this host can never run: no other host, no hope; else it goes back for another to take.
-func (m *Manager) cannotRun(e *entry, msg queue.Message, why string, now time.Time) {
+// cannotRun settles a task that this host can never run, and no other host now: alone, there is no hope; else it waits in the queue for a while.
+func (m *Manager) cannotRun(e *entry, now time.Time) {
+	msg, why := e.delivery.Message(), e.misfit
 	if m.config.Alone {
 		m.Log.Warn("task rejected", logkey.Task, e.attempt.Task.ID, logkey.Reason, why)
 		m.close(e, queue.Verdict{Action: queue.Bury, Reason: why, History: msg.History,
@@ -184,8 +217,10 @@ func (m *Manager) cannotRun(e *entry, msg queue.Message, why string, now time.Ti
 		return
 	}
 	delay := min(parkMax, max(parkMin, now.Sub(msg.QueuedAt)/2))
+	m.announceParked(e)
 	m.Log.Info("task put back", logkey.Task, e.attempt.Task.ID, logkey.Reason, why, logkey.Delay, delay.String())
 	e.reason = why
+	m.park(e, now.Add(delay))
 	m.close(e, queue.Verdict{Action: queue.Retry, Delay: delay, History: msg.History})
 }
 

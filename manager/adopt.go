@@ -3,8 +3,10 @@ package manager
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
 )
 
 // adopt takes over what an earlier life of the manager began. It comes before the first delivery, so that a message whose
@@ -20,6 +22,10 @@ func (m *Manager) adopt(ctx context.Context) error {
 	for _, h := range held {
 		a := h.Attempt
 		mine[a.ID()] = true
+		if a.Task.ID == probeID {
+			m.group.Go(func() { _, _ = m.tryWorker(&a) })
+			continue
+		}
 		if r, ok := m.History.Settled(a.ID()); h.Settled || ok && h.Ended && r.Fingerprint == a.Fingerprint {
 			if h.Left {
 				m.ledger.take(a.ID(), a.Lease)
@@ -29,8 +35,10 @@ func (m *Manager) adopt(ctx context.Context) error {
 			continue
 		}
 		e := newEntry(a, nil)
-		e.begun, e.status, e.pid, e.startedAt = true, Running, h.PID, h.StartedAt
+		e.begun, e.adopted, e.status, e.pid, e.startedAt = true, true, Running, h.PID, h.StartedAt
+		e.submitter = m.shares.by.submitterOf(&a.Task, queue.Message{}) // which user it was is not known any more
 		m.ledger.take(a.ID(), a.Lease)
+		m.shares.took(e.submitter, &a.Lease, time.Now())
 		m.active[a.Task.ID] = e
 		m.launch(e)
 		m.Log.Info("worker adopted", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.PID, h.PID, "ended", h.Ended)
@@ -38,6 +46,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 	if m.Services.GPUs != nil {
 		m.Services.GPUs.Start()
 	}
+	m.others.here = true
 	m.Sweep(func(attemptID string) bool {
 		_, known := m.History.Settled(attemptID)
 		return known || mine[attemptID]

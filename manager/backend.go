@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,7 +15,10 @@ var _ Backend = (*Manager)(nil)
 
 // Submit implements Backend.
 func (m *Manager) Submit(ctx context.Context, body []byte, pool string) (string, error) {
-	msg := queue.Message{Body: body, Pool: pool, ReplyTo: m.ReplyTo}
+	msg := queue.Message{Body: body, Pool: pool}
+	if m.ReplyTo != nil {
+		msg.ReplyTo = m.ReplyTo()
+	}
 	task, err := queue.Decode(msg)
 	if err != nil {
 		return "", err
@@ -28,6 +30,16 @@ func (m *Manager) Submit(ctx context.Context, body []byte, pool string) (string,
 	}
 	msg.MessageID, msg.CorrelationID = task.ID, task.ID
 	msg.Pool, msg.Band, msg.QueuedAt = task.Pool, bandOf(task.Priority), time.Now()
+	if m.config.Signer != nil {
+		signature, err := m.config.Signer.Sign(body)
+		if err != nil {
+			return "", err
+		}
+		msg.Headers = map[string]any{queue.SignatureHeader: signature}
+	}
+	if err := m.config.Keys.Verify(msg); err != nil {
+		return "", fmt.Errorf("cannot submit here: %w; set MAYFLY_SIGNING_KEY to a key that MAYFLY_TASK_KEYS knows", err)
+	}
 	m.submitted(task.ID, msg.QueuedAt)
 	if err := m.Publisher.Publish(ctx, msg); err != nil {
 		return "", fmt.Errorf("cannot store the task in the queue: %w", err)
@@ -73,6 +85,10 @@ func (m *Manager) submitted(taskID string, at time.Time) {
 
 // Learn takes the result of a task that another host ran.
 func (m *Manager) Learn(r queue.Result) {
+	if !queue.ValidID(r.ID) || r.Attempt < 0 { // it names files, and comes from outside
+		m.Log.Warn("result of no task ignored", logkey.Task, r.ID)
+		return
+	}
 	if r.Host == m.config.Host {
 		return // recorded when it was settled
 	}
@@ -117,6 +133,7 @@ func (m *Manager) List(ctx context.Context, ended int) ([]View, error) {
 	for _, e := range entries {
 		views = append(views, e.view())
 	}
+	views = append(views, m.parkedViews()...)
 	m.mu.Unlock()
 	slices.SortFunc(views, func(a, b View) int { return a.QueuedAt.Compare(b.QueuedAt) })
 	if m.Backlog.Peek != nil {
@@ -177,6 +194,10 @@ func (m *Manager) Show(ctx context.Context, id string) (View, error) {
 	if len(entries) > 0 {
 		defer m.mu.Unlock()
 		return entries[0].view(), nil
+	}
+	if p, ok := m.others.parked[id]; ok && time.Since(p.until) < parkedGone {
+		defer m.mu.Unlock()
+		return p.view, nil
 	}
 	m.mu.Unlock()
 	r, known := m.History.Get(id)
@@ -243,9 +264,9 @@ func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, e
 	m.mu.Unlock()
 	if e != nil && (attempt == 0 || attempt == e.attempt.Number) {
 		m.mu.Lock()
-		live := e.status != Settling
+		live, kept := e.status != Settling, e.begun
 		m.mu.Unlock()
-		return m.output(id, e.attempt.Number, live), nil
+		return m.output(id, e.attempt.Number, live, kept), nil
 	}
 	r, ok := m.History.Get(id)
 	if !ok {
@@ -257,105 +278,13 @@ func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, e
 	if attempt == 0 {
 		attempt = r.Result.Attempt
 	}
-	return m.output(id, attempt, false), nil
+	_, kept := m.History.Settled(queue.AttemptID(id, attempt))
+	return m.output(id, attempt, false, kept && attempt > 0), nil
 }
 
-func (m *Manager) output(id string, attempt int, live bool) Output {
+func (m *Manager) output(id string, attempt int, live, kept bool) Output {
 	stdout, stderr := m.Services.Output(queue.AttemptID(id, attempt))
-	return Output{Stdout: stdout, Stderr: stderr, Live: live}
-}
-
-// Cancel implements Backend.
-func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
-	if said := m.cancelHere(id); said != "" {
-		return said, nil
-	}
-	if m.Backlog.Pick != nil {
-		d, err := m.Backlog.Pick(ctx, id)
-		switch {
-		case err == nil:
-			m.cancelPicked(d)
-			return "cancelled while it was queued", nil
-		case !errors.Is(err, ErrUnknownTask):
-			return "", fmt.Errorf("cannot take the task out of the queue: %w", err)
-		}
-	}
-	if r, ok := m.History.Get(id); ok && r.Result.State != "" && (m.Broadcast == nil || !m.isAgain(id)) {
-		return fmt.Sprintf("nothing to cancel: it has ended (%s)", r.Result.State), nil
-	}
-	if m.Broadcast == nil {
-		if said := m.cancelHere(id); said != "" {
-			return said, nil // it came out of the queue meanwhile
-		}
-		return "", ErrUnknownTask
-	}
-	if err := m.History.MarkCancel(id, time.Now()); err != nil {
-		return "", err
-	}
-	if err := m.Broadcast(ctx, id); err != nil {
-		return "", fmt.Errorf("cannot tell the other hosts: %w", err)
-	}
-	return "not on this host: all hosts were told to cancel it where they have it or meet it", nil
-}
-
-func (m *Manager) isAgain(id string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, again := m.again[id]
-	return again
-}
-
-// Cancelled takes another host's word that a task is cancelled.
-func (m *Manager) Cancelled(id string) {
-	if m.cancelHere(id) != "" {
-		return
-	}
-	if err := m.History.MarkCancel(id, time.Now()); err != nil {
-		m.Log.Error("cancellation not recorded", logkey.Task, id, logkey.Err, err)
-	}
-}
-
-// cancelHere cancels the task's entries on this host and says what it did, or "".
-func (m *Manager) cancelHere(id string) string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	said := ""
-	for _, e := range m.entriesOf(id) {
-		switch {
-		case e.status == Waiting && e.atHand():
-			m.waiting = slices.DeleteFunc(m.waiting, func(w *entry) bool { return w == e })
-			m.close(e, m.cancelledVerdict(e, time.Now()))
-			said = "cancelled while it waited"
-		case e.status == Running:
-			e.cancelled, e.status = true, Stopping
-			e.cancel()
-			said = "the worker was told to stop"
-		case e.status == Stopping:
-			said = "the worker is being stopped"
-		case e.status == Settling && said == "":
-			said = "nothing to cancel: it has ended and is being settled"
-		}
-	}
-	if said != "" {
-		m.Log.Info("task cancelled", logkey.Task, id, logkey.Reason, said)
-		m.notify()
-	}
-	return said
-}
-
-// cancelPicked settles a task that was taken out of the queue for it.
-func (m *Manager) cancelPicked(d queue.Delivery) {
-	msg := d.Message()
-	task, err := queue.Decode(msg)
-	if err != nil {
-		m.refuse(d, msg, task, err)
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e := newEntry(m.attemptOf(task, msg), d)
-	m.close(e, m.cancelledVerdict(e, time.Now()))
-	m.notify()
+	return Output{Stdout: stdout, Stderr: stderr, Kept: kept, Attempt: attempt, Live: live}
 }
 
 // Cemetery implements Backend.
@@ -369,10 +298,17 @@ func (m *Manager) Info(ctx context.Context) (Info, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	info := m.infoHere()
+	info.Depth = depth
+	return info, nil
+}
+
+// infoHere is the host at a glance, without what only the queue can tell. The lock is held.
+func (m *Manager) infoHere() Info {
 	info := Info{Host: m.config.Host, Version: m.config.Version, State: m.state, Queue: m.QueueState(), StartedAt: m.startedAt,
 		Pools: m.config.Pools, CPU: float64(m.ledger.total.MilliCPU) / 1000, CPUUsed: float64(m.ledger.lent.MilliCPU) / 1000,
 		Memory: m.ledger.total.Memory, MemoryUsed: m.ledger.lent.Memory, Disk: m.ledger.total.Disk, DiskUsed: m.ledger.lent.Disk,
-		Waiting: len(m.waiting), Depth: depth, Quarantined: m.quarantineList()}
+		Waiting: len(m.waiting), Quarantined: m.quarantineList(), Unfit: m.sick}
 	for _, e := range m.active {
 		if e.status == Settling {
 			info.Settling++
@@ -388,7 +324,7 @@ func (m *Manager) Info(ctx context.Context) (Info, error) {
 			info.Quarantined = append(info.Quarantined, fmt.Sprintf("%d of %d GPUs (mayfly gpus says why)", sick, info.GPUs))
 		}
 	}
-	return info, nil
+	return info
 }
 
 // GPUs implements Backend.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func TestAlternatives(t *testing.T) {
 	} {
 		list, got := l.choices(decoded(t, tt.body))
 		if len(list) > 0 {
-			taken, lease, why := l.lend("x.1", list)
+			taken, lease, why := l.lend("x.1", list, nil)
 			if taken == nil {
 				t.Errorf("%s: %s", tt.body, why)
 				continue
@@ -104,26 +105,75 @@ func TestLend(t *testing.T) {
 	t.Parallel()
 	l := withGPUs(t, 2)
 	list, _ := l.choices(decoded(t, `{"shell": "x", "resources": {"gpu": 2, "cpu": 2}, "alternatives": [{"gpu": 1, "cpu": 2}]}`))
-	_, first, _ := l.lend("a.1", list[1:])
+	_, first, _ := l.lend("a.1", list[1:], nil)
 	if first.GPUs[0].UUID != "GPU-0" || !maps.Equal(first.Cores, map[int]int64{0: 1000, 1: 1000}) {
 		t.Errorf("first: %+v", first)
 	}
-	taken, second, _ := l.lend("b.1", list)
+	taken, second, _ := l.lend("b.1", list, nil)
 	if taken != &list[1] || len(second.GPUs) != 1 || second.GPUs[0].UUID != "GPU-1" || !maps.Equal(second.Cores, map[int]int64{4: 1000, 5: 1000}) {
 		t.Errorf("second: %+v", second)
 	}
-	if taken, lease, why := l.lend("c.1", list); taken != nil || lease.GPUs != nil || !strings.HasPrefix(why, "waits for 2 GPUs: 0 of 2 are free") {
+	if taken, lease, why := l.lend("c.1", list, nil); taken != nil || lease.GPUs != nil || !strings.HasPrefix(why, "waits for 2 GPUs: 0 of 2 are free") {
 		t.Errorf("third: %+v, %q", lease, why)
 	}
 	if l.lent.MilliCPU != 4000 {
 		t.Errorf("%d thousandths are lent", l.lent.MilliCPU)
 	}
-	if !l.reachable(list) {
-		t.Error("what is held only cannot be reached")
-	}
 	// Without GPUs, nothing is near.
-	if _, lease, _ := l.lend("d.1", []choice{{lease: worker.Lease{MilliCPU: 500}}}); len(lease.Cores) != 1 {
+	if _, lease, _ := l.lend("d.1", []choice{{lease: worker.Lease{MilliCPU: 500}}}, nil); len(lease.Cores) != 1 {
 		t.Errorf("%+v", lease)
+	}
+}
+
+// TestGPUsKept has a task that waits for GPUs kept just as many as it needs, those that come first.
+func TestGPUsKept(t *testing.T) {
+	t.Parallel()
+	l := withGPUs(t, 4)
+	m := &Manager{ledger: *l, active: map[string]*entry{}}
+	now := time.Now()
+	entryOf := func(body string) *entry {
+		e := newEntry(worker.Attempt{Task: *decoded(t, body), Number: 1}, nil)
+		e.choices, _ = l.choices(&e.attempt.Task)
+		return e
+	}
+	run := func(body string, kept *reservation) *entry {
+		e := entryOf(body)
+		var taken *choice
+		var why string
+		if taken, e.attempt.Lease, why = m.ledger.lend(e.attempt.ID(), e.choices, kept); taken == nil {
+			t.Logf("%s: %s", body, why)
+			return nil
+		}
+		e.status, e.startedAt = Running, now
+		m.active[e.attempt.Task.ID] = e
+		return e
+	}
+	run(`{"id": "two", "shell": "x", "grace": 0, "timeout": "1h", "resources": {"gpu": 2, "cpu": 1}}`, nil)
+	head := entryOf(`{"id": "head", "shell": "x", "resources": {"gpu": 3, "cpu": 1}}`)
+	r := m.reserve(head, now)
+	if r == nil || len(r.gpus) != 3 || !r.at.Equal(now.Add(time.Hour)) {
+		t.Fatalf("reserved: %+v", r)
+	}
+	if run(`{"id": "a", "shell": "x", "resources": {"gpu": 2, "cpu": 1}}`, r) != nil {
+		t.Error("two GPUs were taken, though only one is left over")
+	}
+	if a := run(`{"id": "b", "shell": "x", "resources": {"gpu": 1, "cpu": 1}}`, r); a == nil || slices.Contains(r.gpus, a.attempt.Lease.GPUs[0].UUID) {
+		t.Errorf("the GPU that is left over: %+v", a)
+	}
+	if run(`{"id": "c", "shell": "x", "resources": {"gpu": 1, "cpu": 1}}`, r) != nil {
+		t.Error("a GPU was taken that is kept")
+	}
+	if run(`{"id": "d", "shell": "x", "resources": {"cpu": 4}}`, r) == nil {
+		t.Error("cores beside are kept, too")
+	}
+	if a := run(`{"id": "e", "shell": "x", "resources": {"gpu": 1, "cpu": 1}}`, nil); a == nil {
+		t.Error("what ends in time was not let pass")
+	}
+	// What no end of a task here frees is not waited for.
+	never := entryOf(`{"id": "never", "shell": "x", "resources": {"gpu": 4, "cpu": 1}}`)
+	m.ledger.lent.MilliCPU += 8000
+	if r := m.reserve(never, now); r != nil {
+		t.Errorf("reserved: %+v", r)
 	}
 }
 

@@ -1,9 +1,7 @@
 package manager
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,20 +22,59 @@ type entry struct {
 	status  Status
 	reason  string
 	pid     int
-	// acceptedAt is when the message came; startedAt and finishedAt are zero until then.
-	acceptedAt, startedAt, finishedAt time.Time
-	seq                               uint64
-	// begun says that a worker was (or may have been) started.
-	begun bool
+	// acceptedAt is when the message came; leasedAt, startedAt and finishedAt are zero until then. An earlier manager's leasedAt is not known.
+	acceptedAt, leasedAt, startedAt, finishedAt time.Time
+	seq                                         uint64
+	// submitter is whose share of the host it counts against.
+	submitter string
+	// begun says that a worker was (or may have been) started, adopted that it was so by an earlier manager.
+	begun, adopted bool
 	// recorded says that the task's end is in the history; only its message is still to be given up.
 	recorded bool
+	// inquiry is what other hosts are asked about it, or nil; held says that nothing is done with it before they have answered.
+	// asked says that they were asked to take it.
+	inquiry     *inquiry
+	held, asked bool
+	// returned says that its message was elsewhere before, and may belong to an active entry.
+	returned bool
+	// undated says that nobody knows since when its message has been queued.
+	undated bool
+	// unowned says that no host has said that it has begun it: one that was away may yet.
+	unowned bool
+	// toldParked says that others were told that it is parked.
+	toldParked bool
+	// misfit says why it can never run here, or is empty.
+	misfit string
 	// cancel stops the worker; cancelled says that somebody asked for it.
 	cancel    context.CancelFunc
 	cancelled bool
+	// cutOff says that it is stopped because the queue is out of reach.
+	cutOff bool
+	// inVain is closed when settledBy is known to have settled the attempt.
+	inVain    chan struct{}
+	settledBy string
 }
 
 func newEntry(a worker.Attempt, d queue.Delivery) *entry {
-	return &entry{attempt: a, delivery: d, arrived: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
+	e := &entry{attempt: a, delivery: d, arrived: make(chan struct{}), inVain: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
+	if d != nil {
+		msg := d.Message()
+		e.returned, e.undated = msg.Redelivered || msg.HandedBy != "", msg.Undated
+	}
+	return e
+}
+
+// handed reports whether another host has handed the entry to this one.
+func (e *entry) handed() bool { return e.delivery != nil && e.delivery.Message().HandedBy != "" }
+
+// adopting reports whether another host may have begun the entry.
+func (e *entry) adopting() bool {
+	return e.inquiry != nil && e.inquiry.question.Purpose == queue.ToAdopt
+}
+
+// noTaker reports whether no host can run the entry now.
+func (e *entry) noTaker() bool {
+	return e.inquiry != nil && e.inquiry.question.Purpose == queue.ToRun && !e.inquiry.until.IsZero()
 }
 
 // atHand reports whether the entry has a delivery that can be settled.
@@ -68,31 +105,40 @@ func (e *entry) join(d queue.Delivery) {
 	e.arrived = make(chan struct{})
 }
 
-// before orders waiting entries: band, priority, then arrival.
-func before(a, b *entry) int {
-	return cmp.Or(
-		cmp.Compare(slices.Index(queue.Bands, a.attempt.Band), slices.Index(queue.Bands, b.attempt.Band)),
-		cmp.Compare(b.attempt.Task.Priority, a.attempt.Task.Priority),
-		cmp.Compare(a.seq, b.seq),
-	)
-}
+// maxCommandLine bounds, in bytes, what is remembered and shown of a command: a hundred thousand tasks may be.
+const maxCommandLine = 4096
 
-// commandLine is a task's command as people read it.
+// commandLine is the beginning of a task's command as people read it.
 func commandLine(t *queue.Task) string {
+	words := t.Command
 	switch {
 	case t.Type != "":
-		return t.Type + " " + string(t.Params)
+		words = []string{t.Type, string(t.Params[:min(len(t.Params), maxCommandLine+1)])}
 	case t.Shell != "":
-		return t.Shell
-	case len(t.Command) > 0:
-		return strings.Join(t.Command, " ")
+		words = []string{t.Shell}
+	case len(words) == 0:
+		words = []string{t.Image}
 	}
-	return t.Image
+	var line strings.Builder
+	for i, word := range words {
+		if i > 0 {
+			line.WriteByte(' ')
+		}
+		line.WriteString(word)
+		if line.Len() > maxCommandLine {
+			return strings.ToValidUTF8(line.String()[:maxCommandLine], "") + "…"
+		}
+	}
+	return line.String()
 }
 
 func (e *entry) view() View {
 	a, t := &e.attempt, &e.attempt.Task
-	v := View{ID: t.ID, Name: t.Name, Pool: t.Pool, Band: a.Band, Status: e.status, Reason: e.reason, Attempt: a.Number,
+	status := e.status
+	if e.noTaker() {
+		status = Parked
+	}
+	v := View{ID: t.ID, Name: t.Name, Pool: t.Pool, Band: a.Band, Status: status, Reason: e.reason, Attempt: a.Number,
 		Command: commandLine(t), PID: e.pid, CPU: float64(a.Lease.MilliCPU) / 1000, Memory: a.Lease.Memory, GPUs: a.Lease.GPUNames(),
 		Labels: t.Labels, QueuedAt: a.QueuedAt, Attempts: a.History}
 	if !e.startedAt.IsZero() {

@@ -23,9 +23,12 @@ const (
 type finding struct {
 	attempt *worker.Attempt
 	outcome *worker.Outcome
-	// cancelled says that somebody asked for the task's end; drained that the host stopped the worker for its own sake.
-	cancelled, drained bool
-	now                time.Time
+	// started says that there was a worker.
+	started bool
+	// cancelled says that somebody asked for the task's end; drained that the host stopped the worker for its own sake, cutOff that it did because
+	// the queue was out of reach.
+	cancelled, drained, cutOff bool
+	now                        time.Time
 	// jitter is a random number in [0, 1).
 	jitter float64
 }
@@ -41,6 +44,9 @@ func judge(f finding) queue.Verdict {
 		return queue.Verdict{Action: queue.Done, Result: f.result(queue.Cancelled)}
 	case f.drained && o.Cause == queue.CauseCancelled:
 		o.Cause, o.Message = queue.CauseHostLost, "the host was drained and stopped the worker"
+		return queue.Verdict{Action: queue.Retry, History: f.history()}
+	case f.cutOff && o.Cause == queue.CauseCancelled:
+		o.Cause, o.Message = queue.CauseHostLost, "the host was cut off from the queue and stopped the worker (on_lost)"
 		return queue.Verdict{Action: queue.Retry, History: f.history()}
 	}
 	tries, faults := 0, 0

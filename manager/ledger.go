@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/mayfly/mayfly/gpu"
@@ -117,25 +116,28 @@ func (l *ledger) lacks(c *choice) string {
 	return ""
 }
 
-// reachable reports whether one of the choices can be had once enough of what runs has ended.
-func (l *ledger) reachable(choices []choice) bool {
-	return slices.ContainsFunc(choices, func(c choice) bool { return c.gpus.Count == 0 || l.gpus.Reachable(c.gpus) })
-}
-
 // lend lends to an attempt what the first of the choices that can be had asks for, with its cores beside its GPUs. Where none can, it
-// says why the first cannot.
-func (l *ledger) lend(attemptID string, choices []choice) (taken *choice, lease worker.Lease, why string) {
+// says why the first cannot. What a reservation keeps is not lent, unless there is none or it does not mind (nil).
+func (l *ledger) lend(attemptID string, choices []choice, kept *reservation) (taken *choice, lease worker.Lease, why string) {
 	for i := range choices {
 		c := &choices[i]
 		lacks := l.lacks(c)
 		var gpus []gpu.Grant
-		if lacks == "" && c.gpus.Count > 0 {
-			if gpus = l.gpus.Lend(attemptID, c.gpus); gpus == nil {
-				lacks = l.gpus.Lacks(c.gpus) // taken out of use since
+		switch {
+		case lacks != "":
+		case kept != nil && !kept.spare.holds(&c.lease):
+			lacks = "waits behind " + kept.entry.attempt.Task.ID + ", for which room is kept"
+		case c.gpus.Count > 0 && kept == nil:
+			if gpus = l.gpus.Lend(attemptID, c.gpus, nil); gpus == nil {
+				lacks = cmp.Or(l.gpus.Lacks(c.gpus), "waits for GPUs") // taken out of use since
+			}
+		case c.gpus.Count > 0:
+			if gpus = l.gpus.Lend(attemptID, c.gpus, kept.gpus); gpus == nil {
+				lacks = "waits behind " + kept.entry.attempt.Task.ID + ", for which GPUs are kept"
 			}
 		}
-		if lacks != "" || c.gpus.Count > 0 && gpus == nil {
-			why = cmp.Or(why, lacks, "waits for GPUs")
+		if lacks != "" {
+			why = cmp.Or(why, lacks)
 			continue
 		}
 		lease = c.lease
@@ -146,6 +148,9 @@ func (l *ledger) lend(attemptID string, choices []choice) (taken *choice, lease 
 		}
 		lease.Cores = l.cores.pick(lease.MilliCPU, near...)
 		l.takeHost(lease)
+		if kept != nil {
+			kept.spare = kept.spare.less(&lease)
+		}
 		return c, lease, ""
 	}
 	return nil, lease, why

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -35,9 +36,20 @@ type Config struct {
 	Cannot Cannot
 	// Window is how many tasks the host holds beyond those that run, at least 1.
 	Window int
+	// Fair says between whom the host is shared equally.
+	Fair FairBy
 	// DrainTimeout is how long running tasks may go on after the first request to stop.
 	DrainTimeout time.Duration
 	OnStop       OnStop
+	// Keys are those of the producers whose tasks are taken; nil takes everybody's. Signer signs what is submitted on this host; nil signs nothing.
+	Keys   queue.Keys
+	Signer *queue.Signer
+	// KnownHosts are the other hosts that an earlier life knew, and their pools.
+	KnownHosts map[string][]string
+	// IdleExit is how long the host may have nothing to do before it leaves; 0: it stays.
+	IdleExit time.Duration
+	// CutOff is how long nothing may be heard of the queue before the host takes itself for cut off.
+	CutOff time.Duration
 	// Alone says that no other host serves the queue, so that what cannot run here cannot run at all.
 	Alone bool
 }
@@ -51,6 +63,7 @@ type Defaults struct {
 	Grace       time.Duration
 	MaxAttempts int
 	Backoff     time.Duration
+	OnLost      queue.OnLost
 }
 
 // Services are what a manager works with.
@@ -62,23 +75,41 @@ type Services struct {
 	// GPUs is nil on a host that has none to do with.
 	GPUs    *gpu.Host
 	History History
+	// Archive is the history for those who look through it; nil where nobody does.
+	Archive Archive
 	// Resolve replaces a task's type by what it stands for, and refuses what the host does not allow.
 	Resolve func(queue.Task) (queue.Task, error)
+	// Announce is told of each change of a task's state, if it is not nil. It must be quick.
+	Announce func(queue.Event)
+	// Stir is told, if it is not nil, whenever anything changes: often, so it must be quick.
+	Stir func()
 	// Detach lets go of all workers; their Runs return isolation.ErrDetached.
 	Detach func()
 	// Sweep removes what is kept of attempts that keep does not know: what a crash left between two steps.
 	Sweep func(keep func(attemptID string) bool)
 	// Output locates an attempt's output.
 	Output func(attemptID string) (stdout, stderr string)
-	// Broadcast tells the other hosts of a cancelled task; nil where there are none.
-	Broadcast func(ctx context.Context, taskID string) error
-	// ReplyTo is where results of tasks that were submitted here are to be sent, for Learn; empty where all run here.
-	ReplyTo string
+	// Broadcast tells the other hosts of a cancellation, also those that are away; nil where there are none.
+	Broadcast func(ctx context.Context, c queue.Cancellation) error
+	// Fleet is the other hosts; nil where there are none.
+	Fleet queue.Fleet
+	// Heard says when the queue was last heard of; nil where it cannot be out of reach.
+	Heard func() time.Time
+	// Discard removes what is left of an attempt that nobody asks for.
+	Discard func(attemptID string)
+	// ReplyTo is where results of tasks that are submitted here now are to be sent, for Learn; nil where all run here.
+	ReplyTo func() string
 	// Backlog looks into the queue, where that can be done.
 	Backlog Backlog
+	// KeepHosts keeps the other hosts that are known for the next life; nil keeps none.
+	KeepHosts func(map[string][]string)
+	// InReach says whether the queue is; nil where it always is.
+	InReach func() bool
 	// QueueState says in one line how the queue is.
 	QueueState func() string
-	Log        *slog.Logger
+	// Observer is told what happens.
+	Observer Observer
+	Log      *slog.Logger
 }
 
 // Backlog looks into an embedded queue. A queue that cannot be looked into has a nil Backlog but for Depth.
@@ -110,12 +141,16 @@ type Manager struct {
 	drainAsked context.Context
 	// work is the context of all workers, settling that of all settlements; each ends after the one before.
 	work, settling context.Context
-	group          sync.WaitGroup
+	// serves ends with the intake: from then on nobody needs to know whether the host is fit.
+	serves context.Context
+	group  sync.WaitGroup
 
 	mu      sync.Mutex // guards all below, and the fields of entries
 	state   string
 	ledger  ledger
-	waiting []*entry          // sorted: first to start first
+	shares  *shares
+	waiting []*entry          // first to start first, but for what has come since schedule
+	passed  int               // how many started in a row before ones that came earlier
 	active  map[string]*entry // by task id: has a worker, or has an outcome that is not settled
 	closing map[*entry]bool   // never begun, being settled
 	seq     uint64
@@ -123,7 +158,13 @@ type Manager struct {
 	changed chan struct{}
 	waiters map[string][]chan struct{} // by task id: closed at the task's end
 	again   map[string]time.Time       // by task id: submitted anew although history has a result
-	drained bool                       // workers are stopped for the host's own sake
+	idle    *time.Timer                // runs while the host has nothing to do, where it is to leave then
+	left    bool                       // it has left because of that
+	others  others
+	drained bool // workers are stopped for the host's own sake
+	// faults counts the workers that were lost through the host's fault, one after the other; sick says why it takes no tasks, if it does not.
+	faults int
+	sick   string
 	// quarantine holds the leases of ended attempts that left something, by attempt id; freed the ids of those that are free
 	// again before they were known to be in it.
 	quarantine map[string]quarantined
@@ -135,9 +176,16 @@ func New(c Config, s Services) *Manager {
 	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
 		ledger: ledger{total: c.Capacity, cannot: c.Cannot, gpus: s.GPUs, cores: newCorePool(c.Capacity.Cores),
 			defaultMilliCPU: c.Defaults.MilliCPU, defaultPIDs: c.Defaults.PIDs},
+		others:     others{known: map[string][]string{}, inquiries: map[string]*inquiry{}, polls: map[string]*poll{}, parked: map[string]parked{}},
 		quarantine: map[string]quarantined{}, freed: map[string]bool{},
 		active: map[string]*entry{}, closing: map[*entry]bool{},
 		changed: make(chan struct{}), waiters: map[string][]chan struct{}{}, again: map[string]time.Time{}}
+	gpus := 0
+	if s.GPUs != nil {
+		gpus, _, _ = s.GPUs.Counts()
+	}
+	m.shares = newShares(c.Fair, c.Capacity, gpus)
+	maps.Copy(m.others.known, c.KnownHosts)
 	m.drainAsked, m.drain = context.WithCancel(context.Background())
 	return m
 }
@@ -148,14 +196,14 @@ func (m *Manager) Run(intake, hurry context.Context) error {
 	work, stopWork := context.WithCancelCause(context.Background())
 	settling, stopSettling := context.WithCancel(context.Background())
 	defer stopSettling()
-	m.work, m.settling = work, settling
+	receiving, stopReceiving := context.WithCancel(intake)
+	defer stopReceiving()
+	m.work, m.settling, m.serves = work, settling, receiving
 
 	if err := m.adopt(hurry); err != nil {
 		stopWork(nil)
 		return err
 	}
-	receiving, stopReceiving := context.WithCancel(intake)
-	defer stopReceiving()
 	var receiver sync.WaitGroup
 	var receiveErr error
 	receiver.Go(func() {
@@ -163,6 +211,7 @@ func (m *Manager) Run(intake, hurry context.Context) error {
 		stopReceiving()
 	})
 	m.mu.Lock()
+	m.greet()
 	m.schedule()
 	m.mu.Unlock()
 	m.Log.Info("manager started", logkey.Host, m.config.Host, "cpus", float64(m.config.Capacity.MilliCPU)/1000,
@@ -195,11 +244,27 @@ func (m *Manager) receive(ctx context.Context) error {
 	}
 }
 
-// Drain ends the intake, as the first SIGTERM does.
-func (m *Manager) Drain() { m.drain() }
+// Drain implements Backend.
+func (m *Manager) Drain(timeout time.Duration) {
+	m.mu.Lock()
+	if m.state == serving {
+		m.config.OnStop = StopWorkers
+		if timeout > 0 {
+			m.config.DrainTimeout = timeout
+		}
+	}
+	m.mu.Unlock()
+	m.drain()
+}
+
+// Leave ends the intake, as the first SIGTERM does.
+func (m *Manager) Leave() { m.drain() }
 
 // notify wakes whoever follows the host's tasks. The lock is held.
 func (m *Manager) notify() {
 	close(m.changed)
 	m.changed = make(chan struct{})
+	if m.Stir != nil {
+		m.Stir()
+	}
 }

@@ -31,9 +31,10 @@ func (s *source) Receive(ctx context.Context) (queue.Delivery, error) {
 func (*source) Demand(int)   {}
 func (*source) Close() error { return nil }
 
-// delivery notes its verdicts. With breaks it is lost between the confirm and the giving up.
+// delivery notes its verdicts. With loses it is lost before the confirm, with breaks between that and the giving up.
 type delivery struct {
 	message  queue.Message
+	loses    bool
 	breaks   bool
 	gate     chan struct{} // where it is set, nothing is confirmed before it is closed
 	lost     chan struct{}
@@ -50,12 +51,24 @@ func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func()) 
 	if d.gate != nil {
 		<-d.gate
 	}
-	confirmed()
-	d.verdicts <- v
-	if d.breaks {
+	if d.loses {
+		d.loses = false
 		close(d.lost)
+	}
+	select {
+	case <-d.lost:
+		return queue.ErrLost
+	default:
+	}
+	if confirmed != nil {
+		confirmed()
+	}
+	if d.breaks { // before the queue can deliver it again
+		close(d.lost)
+		d.verdicts <- v
 		return queue.ErrLost
 	}
+	d.verdicts <- v
 	return nil
 }
 
@@ -66,16 +79,16 @@ type runner struct {
 	runs  map[string]int
 }
 
-func (r *runner) Run(ctx context.Context, a *worker.Attempt, started func(int, time.Time)) (worker.Outcome, error) {
+func (r *runner) Run(ctx context.Context, a *worker.Attempt, started func(int, time.Time)) (*worker.Outcome, error) {
 	r.mu.Lock()
 	r.runs[a.ID()]++
 	r.mu.Unlock()
 	started(1, time.Now())
 	select {
 	case o := <-r.ended:
-		return o, nil
+		return &o, nil
 	case <-ctx.Done():
-		return worker.Outcome{Cause: queue.CauseCancelled}, nil
+		return &worker.Outcome{Cause: queue.CauseCancelled}, nil
 	}
 }
 func (*runner) Held(context.Context) ([]worker.Held, error) { return nil, nil }
@@ -86,6 +99,7 @@ type memory struct {
 	mu      sync.Mutex
 	records map[string]Record
 	latest  map[string]Record
+	marks   map[string]time.Time
 }
 
 func (h *memory) Put(r Record) error {
@@ -106,10 +120,20 @@ func (h *memory) Settled(id string) (Record, bool) {
 	r, ok := h.records[id]
 	return r, ok
 }
-func (*memory) Recent(int) []Record                 { return nil }
-func (*memory) Acked(string)                        {}
-func (*memory) MarkCancel(string, time.Time) error  { return nil }
-func (*memory) CancelMark(string) (time.Time, bool) { return time.Time{}, false }
+func (*memory) Recent(int) []Record { return nil }
+func (*memory) Acked(string)        {}
+func (h *memory) MarkCancel(id string, at time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.marks[id] = at
+	return nil
+}
+func (h *memory) CancelMark(id string) (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, ok := h.marks[id]
+	return at, ok
+}
 
 type bench struct {
 	t *testing.T
@@ -119,14 +143,25 @@ type bench struct {
 	history *memory
 }
 
-func newBench(t *testing.T) *bench {
+// newBench runs a manager with services that the test may change.
+func newBench(t *testing.T, changes ...func(*Services)) *bench {
+	return newBenchWith(t, func(_ *Config, s *Services) {
+		for _, change := range changes {
+			change(s)
+		}
+	})
+}
+
+func newBenchWith(t *testing.T, change func(*Config, *Services)) *bench {
 	b := &bench{t: t, source: &source{make(chan queue.Delivery)}, runner: &runner{ended: make(chan worker.Outcome), runs: map[string]int{}},
-		history: &memory{records: map[string]Record{}, latest: map[string]Record{}}}
-	b.Manager = New(Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 1000, Memory: 1 << 30}, Window: 4,
-		OnStop: StopWorkers, Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}},
-		Services{Source: b.source, Runner: b.runner, History: b.history, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
-			Backlog: Backlog{Depth: func(context.Context) (map[string]int, error) { return nil, nil }},
-			Detach:  func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" }, Log: slog.New(slog.DiscardHandler)})
+		history: &memory{records: map[string]Record{}, latest: map[string]Record{}, marks: map[string]time.Time{}}}
+	services := Services{Source: b.source, Runner: b.runner, History: b.history, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
+		Backlog: Backlog{Depth: func(context.Context) (map[string]int, error) { return nil, nil }},
+		Detach:  func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" }, Log: slog.New(slog.DiscardHandler)}
+	config := Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 1000, Memory: 1 << 30}, Window: 4,
+		OnStop: StopWorkers, Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}}
+	change(&config, &services)
+	b.Manager = New(config, services)
 	intake, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- b.Run(intake, intake) }()

@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"crypto/sha256"
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
@@ -46,7 +45,7 @@ type History interface {
 	Acked(attemptID string)
 	// MarkCancel notes that the task is to be cancelled should it turn up within a day.
 	MarkCancel(taskID string, at time.Time) error
-	// CancelMark returns when the task was marked.
+	// CancelMark returns when the task was marked last.
 	CancelMark(taskID string) (time.Time, bool)
 }
 
@@ -58,15 +57,4 @@ const ackDoubt = 10 * time.Minute
 // inDoubt reports whether the message of the record may come back although it was settled.
 func (r *Record) inDoubt(now time.Time) bool {
 	return r.AckedAt.IsZero() || now.Sub(r.AckedAt) < ackDoubt
-}
-
-// fingerprint tells two messages with the same task id apart, and knows a message again when it comes back.
-func fingerprint(m queue.Message) [16]byte {
-	h := sha256.New()
-	for _, part := range []string{m.MessageID, m.CorrelationID, m.ReplyTo, m.Pool} {
-		h.Write([]byte(part))
-		h.Write([]byte{0})
-	}
-	h.Write(m.Body)
-	return [16]byte(h.Sum(nil))
 }

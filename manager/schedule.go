@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -12,10 +13,6 @@ import (
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/worker"
 )
-
-// patience is how long a task may be passed by smaller ones that fit before it. After that nothing more is started until
-// it has its room.
-const patience = 10 * time.Second
 
 // unconfirmedMax bounds how many ended tasks may wait for their settlement before nothing more is started. It is far above
 // what a settlement's two round trips leave under way at a thousand tasks a second; where the broker or the disk hangs, it
@@ -34,58 +31,95 @@ func (m *Manager) unconfirmed() int {
 	return n
 }
 
-// schedule starts what fits, first things first. The lock is held.
+// schedule starts what fits, first things first, and what may pass the first that does not. The lock is held.
 func (m *Manager) schedule() {
 	defer m.setDemand()
 	if m.state != serving {
 		return
 	}
+	if m.sick != "" {
+		m.handBack()
+		return
+	}
 	now := time.Now()
+	m.sort(now)
 	kept := m.waiting[:0]
 	full := m.unconfirmed() >= unconfirmedMax
-	var ahead *entry // has waited too long: nobody passes it
-	for _, e := range m.waiting {
+	var first *entry      // that has to wait
+	var room *reservation // its own, once somebody wants to pass
+	for i, e := range m.waiting {
 		t := &e.attempt.Task
 		switch {
 		case !e.atHand():
-			m.Log.Debug("waiting task lost", logkey.Task, t.ID)
+			m.dropWaiting(e)
+			continue
+		case e.returned && m.joinActive(e):
 			continue
 		case !t.Deadline.IsZero() && now.After(t.Deadline):
 			m.Log.Info("task too late", logkey.Task, t.ID, logkey.Cause, string(queue.CauseDeadline))
 			m.close(e, m.deadlineVerdict(e, now))
 			continue
+		case m.runsHere(e): // and must not be handed to others
+			e.reason = "was delivered again: waits until its worker's delivery is known to be lost"
+		case e.held:
+			e.reason = m.heldReason(e)
+		case e.cancelled:
+			m.close(e, m.cancelledVerdict(e, now))
+			continue
+		case m.Fleet != nil && !e.asked && e.misfit != "":
+			m.hold(e, queue.ToRun)
+			e.reason = m.heldReason(e)
+		case e.misfit != "":
+			m.cannotRun(e, now)
+			continue
+		case m.Fleet != nil && !e.asked && !e.handed() && m.avoids(e.attempt.History):
+			m.hold(e, queue.ToSpare)
+			e.reason = m.heldReason(e)
 		case m.active[t.ID] != nil:
 			e.reason = "waits for another task with the same id to end"
-		case m.copiedTwice(e): // the first copy has been settled while this one waited
+		case m.comesTwice(e): // the first has been settled while this one waited
 			m.alreadySettled(e)
 			continue
 		case full:
 			e.reason = fmt.Sprintf("waits until results are settled: %d are under way", unconfirmedMax)
-		case ahead != nil:
-			e.reason = "waits behind " + ahead.attempt.Task.ID
 		default:
+			if first != nil && room == nil && m.ledger.anyFits(e.choices) {
+				if room = m.reserve(first, now); room == nil {
+					first = nil // whatever ends here does not help it
+				}
+			}
 			var taken *choice
-			if taken, e.attempt.Lease, e.reason = m.ledger.lend(e.attempt.ID(), e.choices); taken != nil {
+			if taken, e.attempt.Lease, e.reason = m.ledger.lend(e.attempt.ID(), e.choices, room.inTheWay(e, now)); taken != nil {
 				t.Resources = taken.resources
+				m.turn(e, kept, m.waiting[i+1:])
 				m.begin(e)
+				if m.shares.on() {
+					slices.SortStableFunc(m.waiting[i+1:], m.before) // it is others' turn now
+				}
 				continue
 			}
 			e.attempt.Lease = e.choices[0].lease
-			if now.Sub(e.acceptedAt) > patience && m.ledger.reachable(e.choices) {
-				ahead = e
+			if first == nil {
+				first = e
 			}
 		}
 		kept = append(kept, e)
 	}
 	clear(m.waiting[len(kept):])
 	m.waiting = kept
+	m.share(now)
+	m.answerKept(now)
 }
 
 // setDemand tells the source how many messages the host is prepared to hold. The lock is held.
 func (m *Manager) setDemand() {
+	m.lookIdle()
 	n := 0
-	if m.state == serving {
-		n = len(m.active) + len(m.closing)
+	switch {
+	case m.state == serving && m.sick != "": // what comes back of what runs here, and no more
+		n = len(m.active) + len(m.closing) + len(m.waiting)
+	case m.state == serving:
+		n = len(m.active) + len(m.closing) + m.heldCount() + len(m.others.promised)
 		if m.unconfirmed() < unconfirmedMax {
 			n += m.config.Window
 		}
@@ -98,26 +132,62 @@ func (m *Manager) setDemand() {
 
 // begin starts the worker of an entry that has its lease. The lock is held.
 func (m *Manager) begin(e *entry) {
-	e.status, e.reason, e.begun = Running, "", true
+	m.leave(e)
+	e.status, e.reason, e.begun, e.leasedAt = Running, "", true, time.Now()
 	m.active[e.attempt.Task.ID] = e
+	m.shares.took(e.submitter, &e.attempt.Lease, e.leasedAt)
 	m.launch(e)
+}
+
+// dropWaiting forgets an entry that waits and has lost its delivery. The lock is held.
+func (m *Manager) dropWaiting(e *entry) {
+	m.Log.Debug("waiting task lost", logkey.Task, e.attempt.Task.ID)
+	unknown := e.adopting()
+	m.leave(e)
+	if d := e.delivery; !unknown { // whoever gets it next is to know that it was not begun here
+		m.group.Go(func() { _ = d.Settle(m.settling, queue.Verdict{Action: queue.Return}, nil) })
+	}
+}
+
+// joinActive gives the delivery of an entry that waits to the active one of the same message, which has lost its own since. The lock is held.
+func (m *Manager) joinActive(e *entry) bool {
+	a := m.lostEntry(&e.attempt)
+	if a == nil {
+		return false
+	}
+	m.leave(e)
+	m.Log.Info("task adopted", logkey.Task, a.attempt.Task.ID, logkey.Attempt, a.attempt.ID(), logkey.State, string(a.status))
+	a.join(e.delivery)
+	m.notify()
+	return true
 }
 
 // launch runs the entry's attempt. The lock is held.
 func (m *Manager) launch(e *entry) {
 	ctx, cancel := context.WithCancel(m.work)
 	e.cancel = cancel
+	if e.attempt.Task.OnLost == queue.KillOnLost && m.Heard != nil {
+		m.watchQueue(e)
+	}
 	m.group.Go(func() {
 		defer cancel()
 		m.attempt(ctx, e)
 	})
 }
 
-// attempt takes an entry from its lease to its settlement.
+// attempt takes an entry from its lease to its settlement. A goroutine waits in it for as long as the worker runs.
 func (m *Manager) attempt(ctx context.Context, e *entry) {
+	outcome, err := m.Runner.Run(ctx, &e.attempt, func(pid int, at time.Time) { m.started(e, pid, at) })
+	m.conclude(e, outcome, err)
+}
+
+// conclude settles an attempt that has ended.
+func (m *Manager) conclude(e *entry, outcome *worker.Outcome, err error) {
 	a := &e.attempt
-	outcome, err := m.Runner.Run(ctx, a, func(pid int, at time.Time) { m.started(e, pid, at) })
-	f := m.ended(e, &outcome)
+	if err != nil {
+		outcome = &worker.Outcome{}
+	}
+	f := m.ended(e, outcome)
 	if err != nil {
 		if !errors.Is(err, isolation.ErrDetached) {
 			m.Log.Error("worker let go of", logkey.Attempt, a.ID(), logkey.Err, err)
@@ -126,6 +196,7 @@ func (m *Manager) attempt(ctx context.Context, e *entry) {
 		return
 	}
 	v := judge(f)
+	m.observeEnd(&f)
 	m.Log.Info("worker ended", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.Cause, string(outcome.Cause),
 		logkey.Reason, outcome.Message, "seconds", outcome.Usage.WallSeconds)
 	if m.settle(e, v) {
@@ -138,9 +209,14 @@ func (m *Manager) started(e *entry, pid int, at time.Time) {
 	a := &e.attempt
 	m.Log.Info("worker started", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.PID, pid)
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	born := e.startedAt.IsZero() // else it was adopted
 	e.pid, e.startedAt = pid, at
 	m.notify()
+	m.mu.Unlock()
+	if born {
+		m.announce(e, queue.EventRunning, func(event *queue.Event) { event.Attempt = a.Number })
+		m.observeStart(e, at)
+	}
 }
 
 // ended gives the lease back, lets the next one start, and says what is to be judged.
@@ -148,10 +224,13 @@ func (m *Manager) ended(e *entry, o *worker.Outcome) finding {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.vacate(&e.attempt, o.Left)
+	m.shares.gave(e.submitter, &e.attempt.Lease, time.Now())
+	m.noteFault(o)
 	e.status, e.pid, e.finishedAt = Settling, 0, o.FinishedAt
 	m.schedule()
 	m.notify()
-	return finding{attempt: &e.attempt, outcome: o, cancelled: e.cancelled, drained: m.drained, now: time.Now(), jitter: rand.Float64()}
+	return finding{attempt: &e.attempt, outcome: o, started: !e.startedAt.IsZero(), cancelled: e.cancelled, drained: m.drained, cutOff: e.cutOff, now: time.Now(),
+		jitter: rand.Float64()}
 }
 
 // forget drops an entry that is settled, or that the next manager will have to do with.

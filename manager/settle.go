@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -13,8 +14,16 @@ import (
 // somebody else has settled it.
 const comeBack = 24 * time.Hour
 
+// vainTime is how long it waits before the other hosts are asked whether one of them has settled it; to ask again, twice as long each time, up to shareMax.
+const vainTime = 10 * time.Second
+
+// heldBack is how long it waits before that is reported: RabbitMQ's own copies from queue to queue are repeated after three minutes
+// (rabbitmq-server's rabbit_fifo_dlx_worker).
+const heldBack = 5 * time.Minute
+
 // close settles an entry that was never begun, in the background. The lock is held.
 func (m *Manager) close(e *entry, v queue.Verdict) {
+	m.leave(e)
 	e.status = Settling
 	m.closing[e] = true
 	m.setDemand()
@@ -27,7 +36,7 @@ func (m *Manager) close(e *entry, v queue.Verdict) {
 // settle carries the verdict out on the entry's delivery, and where that is lost on the next one, for as long as it
 // takes. It reports whether the entry is settled.
 func (m *Manager) settle(e *entry, v queue.Verdict) bool {
-	v.TaskID = e.attempt.Task.ID
+	v.TaskID, v.Doubtful = e.attempt.Task.ID, e.adopted // the manager before may have got as far
 	recorded := false
 	for {
 		d := m.deliveryOf(e)
@@ -50,10 +59,14 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 			m.History.Acked(e.recordID())
 			return true
 		case errors.Is(err, queue.ErrLost):
+			v.Doubtful = !recorded
 			m.Log.Info("delivery lost", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), "confirmed", recorded)
 			if !e.begun {
 				return false // it comes again as if for the first time
 			}
+			m.mu.Lock()
+			m.schedule() // it may be here already
+			m.mu.Unlock()
 		case m.settling.Err() != nil:
 			return false
 		default:
@@ -69,12 +82,24 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 
 // deliveryOf returns the entry's delivery, waiting for one where it is lost; nil when none comes.
 func (m *Manager) deliveryOf(e *entry) queue.Delivery {
-	ctx, cancel := context.WithTimeout(m.settling, comeBack)
+	if d, atHand, _ := m.lookAtDelivery(e); atHand {
+		return d
+	}
+	limit := comeBack
+	if e.cutOff { // others have begun it by then, as they were meant to
+		limit = 2 * adoptTime
+	}
+	ctx, cancel := context.WithTimeout(m.settling, limit)
 	defer cancel()
+	ask := time.AfterFunc(vainTime, func() { m.askSettled(e) })
+	defer m.askNoMore(e, ask)
+	report := time.AfterFunc(heldBack, func() {
+		m.Log.Warn("ended task waits for its message, which the queue has not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(),
+			"for", heldBack.String(), "remedy", "see \"A result that does not come\" in docs/troubleshooting.md")
+	})
+	defer report.Stop()
 	for {
-		m.mu.Lock()
-		d, atHand, arrived := e.delivery, e.atHand(), e.arrived
-		m.mu.Unlock()
+		d, atHand, arrived := m.lookAtDelivery(e)
 		if atHand {
 			return d
 		}
@@ -83,6 +108,10 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 		}
 		select {
 		case <-arrived:
+		case <-e.inVain:
+			m.Log.Warn("ended task given up: another host has settled it", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.Host, e.settledBy)
+			m.Runner.Release(e.attempt.ID())
+			return nil
 		case <-ctx.Done():
 			if m.settling.Err() == nil {
 				m.Log.Error("ended task given up: its message was not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
@@ -91,6 +120,39 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 			return nil
 		}
 	}
+}
+
+// lookAtDelivery returns the entry's delivery, whether it is at hand, and what is closed when another one arrives.
+func (m *Manager) lookAtDelivery(e *entry) (d queue.Delivery, atHand bool, arrived <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.delivery, e.atHand(), e.arrived
+}
+
+// askSettled asks the others whether one of them has settled an ended attempt whose message does not come back. The question stays open: it is put again
+// now and then, and when this host or another one comes back.
+func (m *Manager) askSettled(e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.Fleet != nil && e.inquiry == nil && !e.atHand() {
+		m.inquire(e, queue.ToSettle, 2*vainTime)
+	}
+}
+
+func (m *Manager) askNoMore(e *entry, ask *time.Timer) {
+	ask.Stop()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if q := e.inquiry; q != nil && q.question.Purpose == queue.ToSettle {
+		m.endInquiry(q)
+	}
+}
+
+// hasSettled reports whether this host has settled a task for good, by this attempt or a later one. One that is only to be tried again may come
+// to who asks, and is settled by what has ended there. The lock is held.
+func (m *Manager) hasSettled(q *queue.Question) bool {
+	r, ok := m.History.Get(q.TaskID)
+	return ok && r.Result.State != "" && bytes.Equal(r.Fingerprint[:], q.Fingerprint)
 }
 
 // record remembers the settlement, says it, and wakes those who wait for the task. It runs between the confirm and the
@@ -126,6 +188,8 @@ func (m *Manager) record(e *entry, v queue.Verdict) {
 	m.mu.Lock()
 	e.recorded = true
 	m.mu.Unlock()
+	m.observeSettled(e, &v)
+	m.announceSettled(e, &v, &r.Result)
 	m.wake(a.Task.ID, r.Result.State)
 }
 

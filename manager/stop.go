@@ -21,9 +21,7 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 	m.setDemand()
 	running := len(m.active)
 	for _, e := range m.waiting {
-		if e.atHand() {
-			m.close(e, queue.Verdict{Action: queue.Return})
-		}
+		m.giveBack(e)
 	}
 	m.waiting = nil
 	m.notify()
@@ -48,6 +46,7 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 	}
 	select {
 	case <-done:
+		m.sayBye()
 	case <-time.After(settleTime):
 		m.Log.Warn("tasks left unsettled: the queue will deliver them again", logkey.Count, m.unsettled())
 	}
@@ -58,6 +57,37 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 	m.state = stopped
 	m.mu.Unlock()
 	m.Log.Info("manager stopped", logkey.Host, m.config.Host)
+}
+
+// byeTime is how long the farewell may take: others wait in vain where it does not reach them, and for no longer than for a host that was killed.
+const byeTime = time.Second
+
+// sayBye tells the other hosts that they need not wait for this one.
+func (m *Manager) sayBye() {
+	m.mu.Lock()
+	bye := m.Fleet != nil && m.config.OnStop == StopWorkers && len(m.active) == 0 && len(m.others.known) > 0
+	m.mu.Unlock()
+	if !bye {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.settling, byeTime)
+	defer cancel()
+	if err := m.Fleet.Hello(ctx, queue.Hello{Leaves: true}, ""); err != nil {
+		m.Log.Warn("other hosts not told", logkey.Err, err)
+	}
+}
+
+// giveBack returns an entry to the queue that was not begun. Other hosts get it as a fresh copy: one that was merely returned might have been begun,
+// and this host may not be there to tell. What another host may have begun stays as it is, and comes again with the end of the connection. The lock
+// is held.
+func (m *Manager) giveBack(e *entry) {
+	switch {
+	case !e.atHand() || e.adopting() || m.runsHere(e):
+	case m.Fleet == nil:
+		m.close(e, queue.Verdict{Action: queue.Return})
+	default:
+		m.close(e, queue.Verdict{Action: queue.Retry, History: e.attempt.History})
+	}
 }
 
 // drainWorkers returns when all workers have ended: by themselves, or told to after the drain timeout, or killed when

@@ -18,6 +18,10 @@ const (
 	Queued Status = "queued"
 	// Waiting tasks were taken by this host and wait for room.
 	Waiting Status = "waiting"
+	// Parked tasks can be run by no host that lives; they are offered to each one that comes.
+	Parked Status = "parked"
+	// Elsewhere is where a task stands that another host has.
+	Elsewhere Status = "elsewhere"
 	// Running tasks have a worker.
 	Running Status = "running"
 	// Stopping tasks have a worker that was told to stop.
@@ -74,6 +78,8 @@ type Info struct {
 	Settling   int       `json:"settling"`
 	// Quarantined says of which ended attempts something is left that does not die and keeps its share of the host, and why.
 	Quarantined []string `json:"quarantined,omitempty"`
+	// Unfit says why the host takes no tasks, if it does not.
+	Unfit string `json:"unfit,omitempty"`
 	// Depth counts the messages in each queue "<pool>.<band>" that no host has taken.
 	Depth map[string]int `json:"depth,omitempty"`
 }
@@ -81,6 +87,10 @@ type Info struct {
 // Output says where a task's output lies.
 type Output struct {
 	Stdout, Stderr string
+	// Kept says that what there is of it is kept: a file that is not there is one to which nothing was written.
+	Kept bool
+	// Attempt is the number of the attempt.
+	Attempt int
 	// Live says that more may still come.
 	Live bool
 }
@@ -99,6 +109,19 @@ type Backend interface {
 	// List returns the tasks that this host knows: active ones oldest first, then, with ended > 0, so many that ended,
 	// newest first.
 	List(ctx context.Context, ended int) ([]View, error)
+	// Page returns a part of the list of all tasks that match: those that this host holds, those in its embedded queue, those that have
+	// ended, newest first. It begins at a cursor, empty for the beginning, and has at most limit tasks; ErrCursor where that is none.
+	Page(ctx context.Context, f Filter, cursor string, limit int) (Page, error)
+	// Counts says how many tasks there are of each kind.
+	Counts(ctx context.Context) Counts
+	// Load counts the tasks that wait on this host, or in its embedded queue, and those that have a worker. It is cheap.
+	Load(ctx context.Context) (waiting, running int)
+	// Rate counts the tasks that ended in each of so many steps of time since then, by state. It is whole unless there were too many.
+	Rate(since time.Time, step time.Duration, steps int) (counts []map[queue.State]int, whole bool)
+	// Explain says why a task is where it is, and what each host that answers lacks for it, or ErrUnknownTask.
+	Explain(ctx context.Context, id string) (Explanation, error)
+	// Demand says how much work there is and how much room.
+	Demand(ctx context.Context) (Demand, error)
 	// Show returns one task, or ErrUnknownTask.
 	Show(ctx context.Context, id string) (View, error)
 	// Wait returns when the task has ended for good, or with ctx's error. A task that is not known (yet) is waited for.
@@ -110,8 +133,13 @@ type Backend interface {
 	Output(ctx context.Context, id string, attempt int) (Output, error)
 	// Cancel cancels a waiting or running task. The string says in one sentence what was done.
 	Cancel(ctx context.Context, id string) (string, error)
-	// Drain stops the intake and ends the manager when its running tasks have ended, as the first SIGTERM does.
-	Drain()
+	// Hosts lists the hosts that answer, this one included.
+	Hosts(ctx context.Context) ([]Info, error)
+	// CancelLabel cancels all tasks that have the label with this value.
+	CancelLabel(ctx context.Context, label, value string) (string, error)
+	// Drain stops the intake and ends the manager when its running tasks have ended, for which they have so long; 0: the drain timeout. It
+	// waits for them also where a manager that is stopped leaves its workers to the next one.
+	Drain(timeout time.Duration)
 	Info(ctx context.Context) (Info, error)
 	// GPUs shows the host's GPUs as they are now.
 	GPUs(ctx context.Context) (gpu.Overview, error)

@@ -86,7 +86,11 @@ func readDocument[T any](body []byte, into *T, fields []field[T]) error {
 	s := scanner{text: string(body)} // one copy: the task's strings are pieces of it, and the caller keeps the body
 	err := s.document(func() error { return readRecord(&s, into, fields) })
 	if bad := (*malformed)(nil); errors.As(err, &bad) {
-		return &Refusal{Field: "body", Value: around(s.text, bad.pos), Remedy: "must be one JSON object, but " + bad.Error()}
+		shown := ""
+		if !strings.Contains(s.text, `"environment"`) { // its values may be secrets, and where they end is not known
+			shown = around(s.text, bad.pos)
+		}
+		return &Refusal{Field: "body", Value: shown, Remedy: "must be one JSON object, but " + bad.Error()}
 	}
 	if r := (*Refusal)(nil); errors.As(err, &r) {
 		if r.Field == "" {

@@ -32,6 +32,9 @@ var taskFields = []field[Task]{
 	{"priority", func(s *scanner, t *Task) error { return s.integer(&t.Priority, 0, MaxPriority) }},
 	{"deadline", func(s *scanner, t *Task) error { return s.instant(&t.Deadline) }},
 	{"labels", func(s *scanner, t *Task) error { return s.labels(&t.Labels) }},
+	{"on_lost", func(s *scanner, t *Task) error {
+		return s.word((*string)(&t.OnLost), func(v string) bool { return v == string(KeepOnLost) || v == string(KillOnLost) }, onLostRemedy)
+	}},
 	{"pool", func(s *scanner, t *Task) error { return s.word(&t.Pool, ValidPool, poolRemedy) }},
 }
 
@@ -95,6 +98,8 @@ const (
 
 	typeRemedy = "must be 1 to 64 characters of A-Z a-z 0-9 . _ - and begin with a letter or a digit"
 	maxType    = 64
+
+	onLostRemedy = `must be "keep" or "kill"`
 
 	poolRemedy = "must be 1 to 64 characters of a-z 0-9 _ - and begin with a letter or a digit"
 

@@ -133,6 +133,10 @@ func checkTask(t *testing.T, task Task, m Message) {
 		ok("environment", name != "" && !strings.ContainsAny(name, "=\x00") && !strings.HasPrefix(name, "MAYFLY_") &&
 			!strings.Contains(value, "\x00") && len(name)+1+len(value) <= maxArgument)
 	}
+	ok("the number of labels", len(task.Labels) <= maxLabels)
+	for name, value := range task.Labels {
+		ok("a label", validName(name) && len(value) <= maxLabel)
+	}
 	ok("alternatives", len(task.Alternatives) <= maxAlternatives)
 	for _, r := range append(task.Alternatives, task.Resources) {
 		ok("cpu", r.CPU == 0 || r.CPU >= minCPU && r.CPU <= maxCPU)

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -24,6 +25,9 @@ const (
 	// (MAX_ARG_STRLEN).
 	maxArgument     = 128<<10 - 1
 	maxAlternatives = 16
+	// maxLabels and maxLabel bound what a host remembers of each task and shows in lists: how many labels, and the bytes of a value.
+	maxLabels = 64
+	maxLabel  = 1024
 	// maxUnits is the longest string in which a size or a duration is looked for.
 	maxUnits = 64
 )
@@ -116,7 +120,11 @@ func (s *scanner) command(into *[]string) error {
 	return err
 }
 
+// environment reads variables. Their values may be secrets: no refusal shows one.
 func (s *scanner) environment(into *map[string]string) error {
+	if err := s.expect("an object", "a JSON object of strings"); err != nil {
+		return withoutValue(err)
+	}
 	return s.pairs(into, func(name string) (string, error) {
 		switch {
 		case name == "" || strings.ContainsAny(name, "=\x00"):
@@ -126,16 +134,31 @@ func (s *scanner) environment(into *map[string]string) error {
 		}
 		var value string
 		err := s.passed(&value, len(name)+len("="))
-		return value, err
+		return value, withoutValue(err)
 	})
 }
 
+// withoutValue takes from a refusal the value that it shows.
+func withoutValue(err error) error {
+	if r := (*Refusal)(nil); errors.As(err, &r) {
+		r.Value = ""
+	}
+	return err
+}
+
 func (s *scanner) labels(into *map[string]string) error {
+	n := 0
 	return s.pairs(into, func(name string) (string, error) {
+		if n++; n > maxLabels {
+			return "", refuse("", "at most %d labels are accepted", maxLabels)
+		}
 		if !validName(name) {
 			return "", refuse("", "the name of a label %s", nameRemedy)
 		}
-		value, _, err := s.given()
+		value, text, err := s.given()
+		if err == nil && len(value) > maxLabel {
+			return "", refuse(text, "has %d bytes; the value of a label has at most %d", len(value), maxLabel)
+		}
 		return value, err
 	})
 }

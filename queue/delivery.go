@@ -19,6 +19,10 @@ const (
 // Bands lists the bands in the order in which they are served.
 var Bands = []Band{High, Normal, Low}
 
+// PassMax is how many messages, or tasks, may be served in a row for their band or priority before ones that came earlier.
+// Then one of those has its turn: else a stream of urgent ones would starve all others.
+const PassMax = 16
+
 // Message is what a producer sent, as the queue handed it over. Like a task it is never written to.
 type Message struct {
 	Body []byte
@@ -32,12 +36,18 @@ type Message struct {
 	Band   Band
 	// QueuedAt is the producer's timestamp, or else when the message was first seen by a host; never zero on a delivery.
 	QueuedAt time.Time
+	// Undated says that the producer gave no timestamp, and no host has seen the message before.
+	Undated bool
 	// History holds the ended attempts, oldest first.
 	History []Past
 	// Headers are the producer's other headers (a trace context, say). They travel with every copy of the message.
 	Headers map[string]any
-	// Redelivered reports that the message may have been delivered before.
+	// Redelivered reports that the message may have been delivered before, and begun. Deliveries is how often it was; negative where the queue does
+	// not know.
 	Redelivered bool
+	Deliveries  int
+	// HandedBy is the host that has forwarded the message to this one, or empty.
+	HandedBy string
 }
 
 // ErrLost says that a delivery is no longer ours: the queue will deliver its message again, here or elsewhere.
@@ -55,8 +65,12 @@ const (
 	Done Action = "done"
 	// Retry puts a copy with the verdict's history back after the verdict's delay and gives up the message.
 	Retry Action = "retry"
-	// Return gives the message back to its queue unchanged, at once, for any host.
+	// Return gives the message back to its queue unchanged, at once, for any host. Who returns a message has not begun it, also
+	// where it is lost already: whoever gets it next need not ask for it.
 	Return Action = "return"
+	// Forward hands the message as it is to the verdict's host, confirmed, and gives it up. Where that host has no queue, Settle returns
+	// ErrNoHost, and the delivery is ours still.
+	Forward Action = "forward"
 	// Bury publishes the result, puts the message whole into the dead letters with the reason, and gives it up.
 	Bury Action = "bury"
 )
@@ -69,8 +83,13 @@ type Verdict struct {
 	Result *Result
 	// Reason is one sentence, required for Bury.
 	Reason string
+	// Doubtful has the copies that Retry and Forward make say that the attempt may have been begun or ended already ([Message].Redelivered): by the host that it
+	// is forwarded to, or by whoever got an earlier copy, of whose confirm nobody heard.
+	Doubtful bool
 	// Delay is the wait before a retry, at least 0. A queue may round it (RabbitMQ: to its ladder of wait queues).
 	Delay time.Duration
+	// Host is required for Forward.
+	Host string
 	// History replaces the message's history in the copies that Retry and Bury make.
 	History []Past
 	// TaskID becomes the message id of the copies where the message has none: a task that was given its id by a host keeps

@@ -63,9 +63,21 @@ type Task struct {
 	// Deadline is the time after which the task must not start; zero means none.
 	Deadline time.Time
 	Labels   map[string]string
+	// OnLost says what becomes of the worker when its host loses the queue; empty means that none was given.
+	OnLost OnLost
 	// Pool is where the message came from; a pool in the body must agree with it.
 	Pool string
 }
+
+// OnLost says what a host that is cut off from the queue does with a worker.
+type OnLost string
+
+const (
+	// KeepOnLost lets it run on: its result is kept until the queue is back. Another host may have begun the task by then.
+	KeepOnLost OnLost = "keep"
+	// KillOnLost stops it before another host can begin the task.
+	KillOnLost OnLost = "kill"
+)
 
 // Resources is what a worker is given. A zero (for Network nil) field means that the task did not say.
 type Resources struct {

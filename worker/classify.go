@@ -61,6 +61,9 @@ func classify(a *Attempt, e *isolation.Exit) Outcome {
 	if e.CarryError != "" {
 		o.note(ignored + e.CarryError)
 	}
+	if e.OutputError != "" {
+		o.note("output was not kept: " + e.OutputError)
+	}
 	return o
 }
 

@@ -19,7 +19,6 @@ import (
 	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
-	"github.com/mayfly/mayfly/queue"
 )
 
 // maxResult is the largest accepted result file in bytes; the task format sets it.
@@ -37,12 +36,10 @@ type Config struct {
 	User string
 	// Devices, if not nil, says which device files the holder of GPUs may open, and which ones nobody but others may.
 	Devices func([]gpu.Grant) (open, closed []isolation.Device)
-	Log     *slog.Logger
+	// Spans says that attempts have spans of their own in the traces that their tasks belong to.
+	Spans bool
+	Log   *slog.Logger
 }
-
-// attemptMode lets a worker of another user through to what is its own, where it has no file system of its own; it cannot list
-// or read the rest.
-const attemptMode = 0o711
 
 // Files runs attempts in a sandbox, each with a directory of its own under Config.Dir that outlives it.
 type Files struct {
@@ -66,7 +63,12 @@ func (r *Files) Output(attemptID string) (stdout, stderr string) {
 }
 
 // Remove removes all that is kept of an ended attempt.
-func (r *Files) Remove(attemptID string) error { return os.RemoveAll(r.place(attemptID).dir) }
+func (r *Files) Remove(attemptID string) error {
+	if attemptID == "" || attemptID == "." || attemptID == ".." || strings.Contains(attemptID, "/") {
+		return fmt.Errorf("cannot remove the files of %q: it is no attempt's id", attemptID)
+	}
+	return os.RemoveAll(r.place(attemptID).dir)
+}
 
 // Sweep removes what is kept of all attempts that keep does not know. It must not run beside Run.
 func (r *Files) Sweep(keep func(attemptID string) bool) {
@@ -85,49 +87,61 @@ func (r *Files) Sweep(keep func(attemptID string) bool) {
 	}
 }
 
-// Run lays the attempt's directory out, runs it, and takes from the directory what belongs to the outcome.
-func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
+// Run prepares the attempt's directory, runs it, and takes from the directory what belongs to the outcome.
+func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (*Outcome, error) {
 	f := r.place(a.ID())
 	if err := r.lay(f, a); err != nil {
-		now := time.Now()
-		return Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: now, FinishedAt: now}, nil
+		return hostLost(err, time.Now()), nil
 	}
 	o, err := r.next.Run(ctx, a, started)
 	if err != nil {
-		return o, err
+		return nil, err
 	}
-	r.collect(f, &o)
+	r.collect(f, o)
 	if err := r.clear(f); err != nil {
 		r.config.Log.Error("scratch directory not removed", logkey.Attempt, a.ID(), logkey.Err, err)
 	}
 	return o, nil
 }
 
-// lay makes the directory, unless the attempt is one that an earlier life began: then everything is in use.
+// lay clears the place of the attempt and puts its standard input there, unless the attempt is one that an earlier life began: then everything is in use.
+// The rest is made by the sandbox, when it is needed: most workers need nothing, and a directory takes longer than a fork.
 func (r *Files) lay(f files, a *Attempt) error {
 	if a.joined {
 		return nil
 	}
+	if err := r.room(); err != nil {
+		return fmt.Errorf("cannot make the attempt's directory: %w", err)
+	}
 	// A task id that came before may have left a directory of this name.
-	if err := os.Mkdir(f.dir, attemptMode); errors.Is(err, os.ErrExist) {
+	if _, err := os.Lstat(f.dir); !errors.Is(err, os.ErrNotExist) {
 		if err := os.RemoveAll(f.dir); err != nil {
 			return fmt.Errorf("cannot clear the attempt's directory: %w", err)
 		}
-		if err := os.Mkdir(f.dir, attemptMode); err != nil {
-			return fmt.Errorf("cannot make the attempt's directory: %w", err)
-		}
-	} else if err != nil {
-		return fmt.Errorf("cannot make the attempt's directory: %w", err)
 	}
-	for _, dir := range []string{f.own(), f.scratch()} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot make the scratch directory: %w", err)
-		}
+	in := input(&a.Task)
+	if len(in) == 0 {
+		return nil
 	}
-	if in := input(&a.Task); len(in) > 0 {
-		if err := os.WriteFile(f.stdin(), in, 0o600); err != nil {
-			return fmt.Errorf("cannot write the worker's standard input: %w", err)
-		}
+	file, err := isolation.Create(f.stdin(), os.O_EXCL)
+	if err == nil {
+		_, err = file.Write(in)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the worker's standard input: %w", err)
+	}
+	return nil
+}
+
+// room says why nothing could be kept of an attempt: a host that is like that is not to run any.
+func (r *Files) room() error {
+	if err := unix.Access(r.config.Dir, unix.W_OK); err != nil {
+		return &os.PathError{Op: "access", Path: r.config.Dir, Err: err}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(r.config.Dir, &st); err == nil && (st.Bfree == 0 || st.Files > 0 && st.Ffree == 0) {
+		return &os.PathError{Op: "statfs", Path: r.config.Dir, Err: unix.ENOSPC}
 	}
 	return nil
 }
@@ -136,6 +150,9 @@ func (r *Files) lay(f files, a *Attempt) error {
 func (r *Files) clear(f files) error {
 	os.Remove(f.stdin())
 	entries, err := os.ReadDir(f.own())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	for _, e := range entries {
 		if path := filepath.Join(f.own(), e.Name()); path != f.result() {
 			err = errors.Join(err, os.RemoveAll(path))
@@ -183,6 +200,9 @@ func readResult(path string) (json.RawMessage, error) {
 		return nil, fmt.Errorf(ignored+"%w", err)
 	}
 	defer f.Close()
+	if linked(path, info) {
+		return nil, errors.New(ignored + "it is another name of another user's file")
+	}
 	if info.Size() > maxResult {
 		return nil, fmt.Errorf(ignored+"it has %d bytes, and at most %d are taken", info.Size(), maxResult)
 	}
@@ -197,6 +217,18 @@ func readResult(path string) (json.RawMessage, error) {
 		return nil, errors.New(ignored + "it does not hold one JSON value in UTF-8")
 	}
 	return b, nil
+}
+
+// linked reports whether a file is a hard link to one that is not the worker's, whose directory it lies in: where workers have no file
+// system of their own, that could be a file that only we may read.
+func linked(path string, info os.FileInfo) bool {
+	dir, err := os.Lstat(filepath.Dir(path))
+	if err != nil {
+		return true
+	}
+	file, ok := info.Sys().(*syscall.Stat_t)
+	own, ok2 := dir.Sys().(*syscall.Stat_t)
+	return !ok || !ok2 || file.Nlink > 1 && file.Uid != own.Uid
 }
 
 func (r *Files) tail(path string) string {

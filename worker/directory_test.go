@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,9 +22,12 @@ type instant struct {
 	program func(isolation.Spec) isolation.Exit
 }
 
-func (s instant) Run(_ context.Context, spec isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+func (s instant) Run(_ context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	if err := isolation.Lay(spec); err != nil {
+		return isolation.Exit{}, err
+	}
 	started(isolation.Started{PID: 1, At: time.Now()})
-	return s.program(spec), nil
+	return s.program(*spec), nil
 }
 func (instant) Held(context.Context) ([]isolation.Held, error) { return nil, nil }
 func (instant) Release(string)                                 {}
@@ -104,7 +109,16 @@ func TestHostileResults(t *testing.T) {
 		leave func(path string) error
 		want  string
 	}{
-		"a link":          {func(p string) error { return os.Symlink(secret, p) }, "it is a symbolic link"},
+		"a link": {func(p string) error { return os.Symlink(secret, p) }, "it is a symbolic link"},
+		"a hard link": {func(p string) error {
+			if os.Geteuid() != 0 {
+				return os.Symlink(secret, p) // it takes root to have two users
+			}
+			return errors.Join(os.Chown(filepath.Dir(p), 65534, -1), os.Link(secret, p))
+		}, "it is a"},
+		"a device":        {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, 0x105) }, "it is no regular file"},
+		"a socket":        {func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) }, "ignored"},
+		"deep nesting":    {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("["), maxResult), 0o600) }, "does not hold one JSON value"},
 		"a pipe":          {func(p string) error { return unix.Mkfifo(p, 0o600) }, "it is no regular file"},
 		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, "it is no regular file"},
 		"too much":        {func(p string) error { return os.WriteFile(p, make([]byte, maxResult+1), 0o600) }, "it has 1048577 bytes"},
@@ -129,12 +143,74 @@ func TestHostileResults(t *testing.T) {
 	}
 }
 
-func TestSandboxFails(t *testing.T) {
+// TestRemoveStaysInside holds that an id that is a path removes nothing.
+func TestRemoveStaysInside(t *testing.T) {
 	t.Parallel()
 	r := runner(t, nil)
-	r.config.Dir = "/no/such/directory"
-	o, err := r.Run(t.Context(), attempt(queue.Task{Shell: "x"}), nil)
-	if err != nil || o.Cause != queue.CauseHostLost || !strings.HasPrefix(o.Message, "cannot make the attempt's directory") {
+	victim := filepath.Join(filepath.Dir(r.config.Dir), "victim.1")
+	if err := os.Mkdir(victim, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"../victim.1", "..", ".", "", "/", victim, "a/../../victim.1"} {
+		if err := r.Remove(id); err == nil {
+			t.Errorf("%q is removed", id)
+		}
+	}
+	for _, dir := range []string{victim, r.config.Dir} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSandboxFails(t *testing.T) {
+	t.Parallel()
+	r := runner(t, func(isolation.Spec) isolation.Exit { return isolation.Exit{} })
+	for dir, why := range map[string]string{"/no/such/directory": "no such file or directory", full(t): "no space left on device"} {
+		r.config.Dir = dir
+		o, err := r.Run(t.Context(), attempt(queue.Task{Shell: "x"}), nil)
+		if err != nil || o.Cause != queue.CauseHostLost || !strings.HasPrefix(o.Message, "cannot make the attempt's directory") || !strings.HasSuffix(o.Message, why) {
+			t.Errorf("outcome = %+v, %v", o, err)
+		}
+	}
+}
+
+// full is a directory with no room.
+func full(t *testing.T) string {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096"); err != nil {
+		t.Skip("it takes root: ", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(dir, "all"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestNothingMade runs a worker that writes nothing, in a sandbox that has its own place for what it has to itself: nothing is made on the host.
+func TestNothingMade(t *testing.T) {
+	t.Parallel()
+	r := New(elsewhere{}, Config{Dir: t.TempDir(), OutputMax: 100, Tail: 10, Log: slog.New(slog.DiscardHandler)})
+	old := filepath.Join(r.config.Dir, "t.2")
+	if err := os.Mkdir(old, 0o700); err != nil { // of a task that had the same id
+		t.Fatal(err)
+	}
+	if o, err := r.Run(t.Context(), attempt(queue.Task{Shell: "x"}), nil); err != nil || o.Cause != queue.CauseNone || o.Message != "" {
 		t.Errorf("outcome = %+v, %v", o, err)
 	}
+	if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the attempt's directory is there: %v", err)
+	}
+}
+
+// elsewhere is a sandbox that needs nothing of the host.
+type elsewhere struct{ instant }
+
+func (elsewhere) Run(context.Context, *isolation.Spec, func(isolation.Started)) (isolation.Exit, error) {
+	return isolation.Exit{}, nil
 }

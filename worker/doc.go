@@ -65,6 +65,8 @@ type Attempt struct {
 	History []queue.Past `json:"history,omitempty"`
 	// Fingerprint tells messages with the same task id apart.
 	Fingerprint [16]byte `json:"fingerprint"`
+	// Trace is the context of the message's trace.
+	Trace Trace `json:"trace,omitzero"`
 
 	// joined says that an earlier life began it.
 	joined bool
@@ -120,9 +122,9 @@ type Held struct {
 type Runner interface {
 	// Run runs the attempt's worker, or joins the one that is held under its id, and returns its outcome when nothing of
 	// it is left. started (when not nil) is called once the worker runs. When ctx ends the worker is stopped and the
-	// outcome's cause is cancelled. An error means that the outcome is not known because the runner was let go of
+	// outcome's cause is cancelled. An error means that the outcome is not known, and nil, because the runner was let go of
 	// (isolation.ErrDetached).
-	Run(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (Outcome, error)
+	Run(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (*Outcome, error)
 	// Held lists the attempts that an earlier life left.
 	Held(ctx context.Context) ([]Held, error)
 	// Release forgets an ended attempt, once it is settled.

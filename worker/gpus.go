@@ -21,16 +21,21 @@ type GPUs struct {
 const endLimit = 10 * time.Second
 
 // Run implements Runner.
-func (r *GPUs) Run(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (Outcome, error) {
+func (r *GPUs) Run(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (*Outcome, error) {
 	if len(a.Lease.GPUs) == 0 {
 		return r.Runner.Run(ctx, a, started)
 	}
+	return r.lend(ctx, a, started)
+}
+
+// lend runs an attempt that has GPUs.
+func (r *GPUs) lend(ctx context.Context, a *Attempt, started func(pid int, at time.Time)) (*Outcome, error) {
 	id := a.ID()
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	begun := time.Now()
 	if err := r.Host.Begin(ctx, id, a.joined, func() { stop(isolation.ErrKill) }); err != nil {
-		o := Outcome{Cause: queue.CauseGPUFault, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}
+		o := &Outcome{Cause: queue.CauseGPUFault, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}
 		if ctx.Err() != nil {
 			o.Cause, o.Message = queue.CauseCancelled, "the worker was stopped before it began"
 		}

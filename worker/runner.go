@@ -18,30 +18,52 @@ type base struct {
 	config  *Config
 }
 
-func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (Outcome, error) {
-	s := spec(a, b.place(a.ID()), b.config)
-	note, err := json.Marshal(noted(a))
+// Run implements Runner. A goroutine waits in it for as long as the worker runs, so the stack is kept small: what is needed before and after is done by
+// others.
+func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (*Outcome, error) {
+	s, err := b.spec(a)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("cannot encode the attempt: %w", err)
+		return nil, err
 	}
-	s.Note = note
 	begun := time.Now()
 	exit, err := b.sandbox.Run(ctx, s, func(st isolation.Started) {
 		if started != nil {
 			started(st.PID, st.At)
 		}
 	})
+	return b.outcome(ctx, a, &exit, err, begun)
+}
+
+// spec says what to run for the attempt, which goes along as the note.
+func (b *base) spec(a *Attempt) (*isolation.Spec, error) {
+	s := spec(a, b.place(a.ID()), b.config)
+	note, err := json.Marshal(noted(a))
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the attempt: %w", err)
+	}
+	s.Note = note
+	return &s, nil
+}
+
+// outcome is what came of it.
+func (b *base) outcome(ctx context.Context, a *Attempt, exit *isolation.Exit, err error, begun time.Time) (*Outcome, error) {
 	switch {
 	case errors.Is(err, isolation.ErrDetached):
-		return Outcome{}, err
+		return nil, err
 	case err != nil && ctx.Err() != nil:
-		return Outcome{Cause: queue.CauseCancelled, Message: "the worker was stopped before it began",
+		return &Outcome{Cause: queue.CauseCancelled, Message: "the worker was stopped before it began",
 			StartedAt: begun, FinishedAt: time.Now()}, nil
 	case err != nil:
 		// The sandbox failed, not the program: the host's fault, whatever the task was.
-		return Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}, nil
+		return hostLost(err, begun), nil
 	}
-	return classify(a, &exit), nil
+	o := classify(a, exit)
+	return &o, nil
+}
+
+// hostLost is the outcome of an attempt that the host could not make.
+func hostLost(err error, begun time.Time) *Outcome {
+	return &Outcome{Cause: queue.CauseHostLost, Message: err.Error(), StartedAt: begun, FinishedAt: time.Now()}
 }
 
 func (b *base) Held(ctx context.Context) ([]Held, error) {

@@ -40,7 +40,7 @@ func spec(a *Attempt, f files, c *Config) isolation.Spec {
 	s := isolation.Spec{
 		ID:        a.ID(),
 		Args:      t.Command,
-		Env:       environment(a, f, c.User),
+		Env:       environment(a, f, c),
 		Dir:       t.Workdir,
 		Stdout:    f.stdout(),
 		Stderr:    f.stderr(),
@@ -49,6 +49,7 @@ func spec(a *Attempt, f files, c *Config) isolation.Spec {
 		Grace:     t.Grace,
 		Image:     t.Image,
 		Private:   f.own(),
+		Dirs:      []string{filepath.Base(f.scratch())},
 		Carry:     f.result(),
 		CarryMax:  maxResult,
 		Limits:    isolation.Limits{MilliCPU: l.MilliCPU, Cores: l.cores(), Memory: l.Memory, PIDs: l.PIDs, Disk: l.Disk},
@@ -74,8 +75,8 @@ func spec(a *Attempt, f files, c *Config) isolation.Spec {
 
 // environment is everything that the worker finds in its environment. Nothing is inherited; a task may set all names but
 // the reserved ones, which the decoder refuses and which are set last.
-func environment(a *Attempt, f files, user string) []string {
-	t := &a.Task
+func environment(a *Attempt, f files, c *Config) []string {
+	t, user := &a.Task, c.User
 	env := map[string]string{"PATH": path, "HOME": f.scratch(), "TMPDIR": f.scratch(), "LANG": "C.UTF-8"}
 	if t.Image != "" {
 		delete(env, "PATH") // the image knows where its programs are
@@ -83,6 +84,17 @@ func environment(a *Attempt, f files, user string) []string {
 		env["USER"], env["LOGNAME"] = user, user
 	}
 	maps.Copy(env, t.Environment)
+	if a.Trace.Parent != "" { // who sent the message knows better than who wrote the task
+		trace := a.Trace
+		if c.Spans {
+			trace = trace.within(a.ID())
+		}
+		env["TRACEPARENT"] = trace.Parent
+		delete(env, "TRACESTATE")
+		if trace.State != "" {
+			env["TRACESTATE"] = trace.State
+		}
+	}
 	maps.Copy(env, map[string]string{
 		"MAYFLY_TASK_ID":      t.ID,
 		"MAYFLY_ATTEMPT":      strconv.Itoa(a.Number),

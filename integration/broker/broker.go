@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,8 +17,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// node is the name of every broker's node; each has an epmd of its own, so they do not meet.
-const node = "mayfly@localhost"
+// alone is the node's name of every broker that is no member of a cluster; each has an epmd of its own, so they do not meet.
+const alone = "mayfly@localhost"
 
 // cookie is the shared secret of a node and its tools.
 const cookie = "mayflytests"
@@ -49,7 +50,12 @@ type Broker struct {
 	root    string // of the system that it runs from
 	server  string // the server's folder, as seen from root
 	data    string // its files: etc, lib, log
+	node    string // its name in Erlang
+	ip      string // it listens there
+	network string // the file of its network namespace; empty for the test's own
+	hosts   string // the lines that /etc/hosts has of other nodes
 	ports   ports
+	held    []io.Closer // the reservations of the ports
 	options Options
 
 	evaluating sync.Mutex
@@ -79,16 +85,16 @@ func StartWith(tb testing.TB, v Version, o Options) *Broker {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(b.Kill)
+	tb.Cleanup(b.remove)
 	return b
 }
 
 // boot writes the files of a new broker and starts it.
 func boot(v Version, root, server, dir string, o Options) (*Broker, error) {
-	b := &Broker{Version: v, root: root, server: server, data: dir, options: o}
+	b := &Broker{Version: v, root: root, server: server, data: dir, node: alone, ip: "127.0.0.1", options: o}
 	var err error
 	for range 3 {
-		if b.ports, err = freePorts(); err != nil {
+		if b.ports, b.held, err = reservePorts(); err != nil {
 			return nil, err
 		}
 		if err = b.write(); err != nil {
@@ -97,7 +103,7 @@ func boot(v Version, root, server, dir string, o Options) (*Broker, error) {
 		if err = b.start(); err == nil {
 			return b, nil
 		}
-		b.Kill()
+		b.remove()
 	}
 	return nil, err
 }
@@ -112,7 +118,7 @@ vm_memory_high_watermark.absolute = 2GB
 disk_free_limit.absolute = 1MB
 `
 	files := map[string]string{
-		"hosts":               "127.0.0.1 localhost\n",
+		"hosts":               "127.0.0.1 localhost\n" + b.hosts,
 		"lib/.erlang.cookie":  cookie,
 		"etc/enabled_plugins": "[" + strings.Join(b.options.Plugins, ",") + "].\n",
 	}
@@ -158,9 +164,9 @@ func (b *Broker) start() error {
 	// A booting broker gives no signal to those outside but its open port.
 	limit := time.After(startLimit)
 	for {
-		conn, err := amqp.Dial(b.URL())
+		err := b.takesClients()
 		if err == nil {
-			return conn.Close()
+			return nil
 		}
 		select {
 		case <-proc.done:
@@ -170,6 +176,15 @@ func (b *Broker) start() error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// takesClients says why no client can log in.
+func (b *Broker) takesClients() error {
+	conn, err := amqp.Dial(b.URL())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // Start runs a stopped or killed broker again, on the same ports and data.
@@ -199,6 +214,12 @@ func (b *Broker) Kill() {
 		_ = proc.cmd.Process.Kill()
 		<-proc.done
 	}
+}
+
+// remove ends the broker for good.
+func (b *Broker) remove() {
+	b.Kill()
+	release(b.held)
 }
 
 // Pause stops the node's processor time (SIGSTOP), as a hung host would; Resume lets it run on.

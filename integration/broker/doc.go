@@ -12,5 +12,6 @@
 // environment variable MAYFLY_TEST_REQUIRE is 1.
 //
 // [Shared] is the usual way in: one broker per version and test binary, with a fresh virtual host per test
-// ([Broker.Vhost]). [Start] gives a test its own broker, to stop and kill.
+// ([Broker.Vhost]). [Start] gives a test its own broker, to stop and kill. [StartCluster] makes one of several nodes, each of which is a host on a
+// network of the test's own (a bridge and veth pairs in network namespaces), where it can be cut off from the others.
 package broker

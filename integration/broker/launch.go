@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -28,18 +27,23 @@ for d in etc lib log; do
 done
 if [ -n "$root" ]; then
 	mount --bind /dev "$root/dev"
+	mount --bind /tmp "$root/tmp" # for files that a tool is to read
 	# A minimal tree may not know localhost.
 	[ -e "$root/etc/hosts" ] || : >"$root/etc/hosts"
-	mount --bind "$data/hosts" "$root/etc/hosts"
 fi
+mount --bind "$data/hosts" "$root/etc/hosts" # nodes of a cluster know each other from here
 mount -t proc proc "$root/proc"
 cd /
 exec chroot "${root:-/}" "$@"`
 
 // command returns a command that runs args as the broker's user would: in new namespaces, below the broker's root, with
-// its folders and environment. It dies with the thread that starts it.
+// its folders and environment, in its own network where it has one. It dies with the thread that starts it.
 func (b *Broker) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", enter, "sh", b.root, b.data}, args...)...)
+	args = append([]string{"/bin/sh", "-c", enter, "sh", b.root, b.data}, args...)
+	if b.network != "" {
+		args = append([]string{"/usr/bin/nsenter", "--net=" + b.network}, args...)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = b.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
@@ -51,14 +55,18 @@ func (b *Broker) command(ctx context.Context, args ...string) *exec.Cmd {
 
 // environment is the whole environment of the node and of its tools.
 func (b *Broker) environment() []string {
+	kernel := "-kernel inet_dist_use_interface {" + strings.ReplaceAll(b.ip, ".", ",") + "}"
+	if b.network != "" {
+		kernel += fmt.Sprintf(" net_ticktime %d", int(tick.Seconds()))
+	}
 	return []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/var/lib/rabbitmq",
 		"LANG=C.UTF-8",
 		"ERL_EPMD_PORT=" + strconv.Itoa(b.ports.epmd),
-		"ERL_EPMD_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODENAME=" + node,
-		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
+		"ERL_EPMD_ADDRESS=" + b.ip,
+		"RABBITMQ_NODENAME=" + b.node,
+		"RABBITMQ_NODE_IP_ADDRESS=" + b.ip,
 		"RABBITMQ_NODE_PORT=" + strconv.Itoa(b.ports.amqp),
 		"RABBITMQ_DIST_PORT=" + strconv.Itoa(b.ports.dist),
 		"RABBITMQ_MNESIA_BASE=/var/lib/rabbitmq/mnesia",
@@ -67,7 +75,7 @@ func (b *Broker) environment() []string {
 		"RABBITMQ_ENABLED_PLUGINS_FILE=/etc/rabbitmq/enabled_plugins",
 		// Two schedulers that do not spin and small allocators: many brokers share few cores.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +SDio 2 +sbwt none +sbwtdcpu none +sbwtdio none " +
-			"-kernel inet_dist_use_interface {127,0,0,1}",
+			kernel,
 		"RABBITMQ_CTL_ERL_ARGS=+S 1:1 +sbwt none",
 	}
 }
@@ -96,26 +104,7 @@ func launch(cmd *exec.Cmd, output io.Writer) (*process, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", strings.Join(cmd.Args[3:], " "), err)
-	}
-	return p, nil
-}
-
-// ports of one broker, all on loopback.
-type ports struct{ amqp, amqps, dist, epmd int }
-
-// freePorts picks ports that nobody listens on. Another process may take one before the broker does; then the broker
-// ends, and its start is tried with others.
-func freePorts() (ports, error) {
-	var p ports
-	for _, port := range []*int{&p.amqp, &p.amqps, &p.dist, &p.epmd} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports{}, fmt.Errorf("cannot find a free port: %w", err)
-		}
-		// Held until all are picked, so that they differ.
-		defer func() { _ = l.Close() }()
-		*port = l.Addr().(*net.TCPAddr).Port
+		return nil, fmt.Errorf("cannot start %s: %w", cmd.Args[0], err)
 	}
 	return p, nil
 }

@@ -56,7 +56,7 @@ func (m Main) Run() int {
 		defer shared.Unlock()
 		for _, s := range shared.byVersion {
 			if s.b != nil {
-				s.b.Kill()
+				s.b.remove()
 			}
 			_ = os.RemoveAll(s.dir)
 		}

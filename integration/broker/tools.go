@@ -3,13 +3,15 @@ package broker
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 )
 
 // Addr is the broker's address "host:port".
-func (b *Broker) Addr() string { return fmt.Sprintf("127.0.0.1:%d", b.ports.amqp) }
+func (b *Broker) Addr() string { return fmt.Sprintf("%s:%d", b.ip, b.ports.amqp) }
 
 // URL reaches the broker's default virtual host as its administrator.
 func (b *Broker) URL() string { return "amqp://guest:guest@" + b.Addr() + "/" }
@@ -44,7 +46,7 @@ func (b *Broker) Eval(expressions string) (string, error) {
 	// Two callers at once would have the same name as nodes, and the second would be refused.
 	b.evaluating.Lock()
 	defer b.evaluating.Unlock()
-	return b.tool(expressions+"\n", "/usr/bin/erl_call", "-n", node, "-c", cookie, "-e")
+	return b.tool(expressions+"\n", "/usr/bin/erl_call", "-n", b.node, "-c", cookie, "-e")
 }
 
 func (b *Broker) mustEval(tb testing.TB, expressions string) string {
@@ -59,6 +61,23 @@ func (b *Broker) mustEval(tb testing.TB, expressions string) string {
 // Ctl runs rabbitmqctl against the broker and returns what it printed.
 func (b *Broker) Ctl(args ...string) (string, error) {
 	return b.tool("", append([]string{b.sbin("rabbitmqctl"), "-q"}, args...)...)
+}
+
+// CtlScript writes a program that does what rabbitmqctl does on a machine with this broker, and returns its path.
+func (b *Broker) CtlScript(tb testing.TB) string {
+	tb.Helper()
+	quote := func(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+	var s strings.Builder
+	s.WriteString("#!/bin/sh\nexec env -i")
+	for _, v := range b.environment() {
+		s.WriteString(" " + quote(v))
+	}
+	fmt.Fprintf(&s, " unshare --mount --pid --fork --kill-child /bin/sh -c %s sh %s %s %s \"$@\"\n", quote(enter), quote(b.root), quote(b.data), quote(b.sbin("rabbitmqctl")))
+	path := filepath.Join(tb.TempDir(), "rabbitmqctl")
+	if err := os.WriteFile(path, []byte(s.String()), 0o700); err != nil {
+		tb.Fatal(err)
+	}
+	return path
 }
 
 // tool runs a program in the broker's surroundings with the given standard input.

@@ -28,13 +28,13 @@ const serverGlob = "usr/lib/rabbitmq/lib/rabbitmq_server-"
 func (v Version) root() string {
 	switch v {
 	case V40:
-		return filepath.Join(cache(), "debian-13")
+		return filepath.Join(need.Cache(), "debian-13")
 	case V43:
-		return filepath.Join(cache(), "debian-testing")
+		return filepath.Join(need.Cache(), "debian-testing")
 	default:
 		// The distribution's own on Debian 12, a tree elsewhere.
 		if own, _ := filepath.Glob("/" + serverGlob + string(V310) + ".*"); len(own) == 0 {
-			return filepath.Join(cache(), "debian-12")
+			return filepath.Join(need.Cache(), "debian-12")
 		}
 		return "/"
 	}
@@ -53,19 +53,4 @@ func (v Version) find(tb testing.TB) (root, server string) {
 		need.Missing(tb, "RabbitMQ %s is not installed below %s: run integration/setup.sh", v, root)
 	}
 	return root, "/" + serverGlob[:len(serverGlob)-len("rabbitmq_server-")] + filepath.Base(found[0])
-}
-
-// cache returns the folder in which integration/setup.sh keeps the Debian trees.
-func cache() string {
-	if dir := os.Getenv("MAYFLY_TEST_CACHE"); dir != "" {
-		return dir
-	}
-	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
-		return filepath.Join(dir, "mayfly")
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		home = "/root"
-	}
-	return filepath.Join(home, ".cache", "mayfly")
 }

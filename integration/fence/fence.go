@@ -52,34 +52,50 @@ func New(tb testing.TB) []string {
 		if err := os.WriteFile(top+"/cgroup.subtree_control", []byte("+memory +pids +cpu +cpuset +io"), 0); err != nil {
 			need.Missing(tb, "no fence can be made: %v", err)
 		}
-		put(filepath.Join(top, name), map[string]string{"memory.max": memory, "memory.swap.max": "0", "pids.max": pids})
-	} else {
-		put(filepath.Join("/sys/fs/cgroup/memory", own["memory"], name), map[string]string{"memory.limit_in_bytes": memory})
-		put(filepath.Join("/sys/fs/cgroup/pids", own["pids"], name), map[string]string{"pids.max": pids})
-		if cgroups.Mode() == cgroups.Hybrid {
-			put(filepath.Join("/sys/fs/cgroup/unified", path2, name), nil)
-		}
+		put(filepath.Join(top, name), map[string]string{"memory.max": memory, "memory.swap.max": "0", "pids.max": pids,
+			"cgroup.subtree_control": "+memory +pids +cpu +cpuset +io"})
+		// Each that comes in gets a group of its own: one that divides its group among others lets nobody else into it.
+		return []string{"/bin/sh", "-c", `d="$0/$$"; mkdir $d && echo $$ >$d/cgroup.procs && exec "$@"`, filepath.Join(top, name)}
+	}
+	put(filepath.Join("/sys/fs/cgroup/memory", own["memory"], name), map[string]string{"memory.limit_in_bytes": memory})
+	put(filepath.Join("/sys/fs/cgroup/pids", own["pids"], name), map[string]string{"pids.max": pids})
+	if cgroups.Mode() == cgroups.Hybrid {
+		put(filepath.Join("/sys/fs/cgroup/unified", path2, name), nil)
 	}
 	return []string{"/bin/sh", "-c", "for f in " + strings.Join(joins, " ") + `; do echo $$ >$f || exit 1; done; exec "$@"`, "fence"}
+}
+
+// inside lists the groups in a fence, the innermost first.
+func inside(dir string) (groups []string) {
+	for depth := 4; depth > 0; depth-- {
+		files, _ := filepath.Glob(dir + strings.Repeat("/*", depth) + "/cgroup.procs")
+		for _, file := range files {
+			groups = append(groups, filepath.Dir(file))
+		}
+	}
+	return groups
 }
 
 // remove waits until a fence is empty, kills what is left after a while, and removes it.
 func remove(tb testing.TB, dir string) {
 	var err error
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		left, _ := filepath.Glob(dir + "/*/cgroup.procs")
-		for _, file := range left {
-			os.Remove(filepath.Dir(file))
+		for _, group := range inside(dir) {
+			os.Remove(group)
 		}
 		if err = os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
 			return
 		}
 	}
-	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	for pid := range strings.FieldsSeq(string(text)) {
+	var left []string
+	for _, group := range append(inside(dir), dir) {
+		text, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+		left = append(left, strings.Fields(string(text))...)
+	}
+	for _, pid := range left {
 		if n, err := strconv.Atoi(pid); err == nil {
 			_ = unix.Kill(n, unix.SIGKILL)
 		}
 	}
-	tb.Errorf("the fence is not empty: %v, processes %s", err, text)
+	tb.Errorf("the fence is not empty: %v, processes %s", err, left)
 }

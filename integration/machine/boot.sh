@@ -60,6 +60,7 @@ for module in /modules/*.ko; do \$busybox insmod \$module; done
 cat_unit() { \$busybox printf '[Unit]\nDefaultDependencies=no\nAfter=dbus.service systemd-journald.service\nWants=dbus.service\nBefore=machine.target\n[Service]\nExecStart=/opt/machine-job\nKillMode=process\n'; }
 cat_unit >/new/etc/systemd/system/machine.service
 \$busybox printf '[Unit]\nRequires=machine.service\n' >/new/etc/systemd/system/machine.target
+\$busybox mount -t tmpfs tmpfs /new/tmp # systemd empties it, which takes minutes where it is the host's
 for dir in proc sys dev; do \$busybox mount --move /\$dir /new/\$dir; done
 if [ $init = systemd ]; then exec \$busybox switch_root /new /lib/systemd/systemd --unit=machine.target; fi
 exec \$busybox switch_root /new /bin/bash -c '

@@ -4,6 +4,7 @@ package need
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -22,6 +23,34 @@ func Command(tb testing.TB, name string) {
 	if _, err := exec.LookPath(name); err != nil {
 		Missing(tb, "%s is not installed: run integration/setup.sh", name)
 	}
+}
+
+// Cache is the folder in which integration/setup.sh keeps what it does not install.
+func Cache() string {
+	if dir := os.Getenv("MAYFLY_TEST_CACHE"); dir != "" {
+		return dir
+	}
+	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
+		return filepath.Join(dir, "mayfly")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "/root"
+	}
+	return filepath.Join(home, ".cache", "mayfly")
+}
+
+// Tool is the path of a program that is installed, or that integration/setup.sh has put into the cache; where it is neither, it is Missing.
+func Tool(tb testing.TB, name string) string {
+	tb.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	path := filepath.Join(Cache(), name)
+	if _, err := os.Stat(path); err != nil {
+		Missing(tb, "%s is not installed: run integration/setup.sh", name)
+	}
+	return path
 }
 
 // Exercised says that something that not every machine has was tested. Where the environment variable MAYFLY_TEST_REPORT names a file,

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -17,7 +18,7 @@ func TestUpdateFromMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	g := New(db)
+	g := New(db, 0)
 	bucket := []byte("b")
 	wrong := errors.New("this one is wrong")
 	var wg sync.WaitGroup
@@ -59,7 +60,7 @@ func TestLaterAndFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	g := New(db)
+	g := New(db, 0)
 	g.Later(func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte("b")); return err })
 	g.Flush()
 	if err := db.View(func(tx *bolt.Tx) error {
@@ -69,5 +70,33 @@ func TestLaterAndFlush(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestPace makes changes right after another: they share one commit.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "db"), 0o600, &bolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	g := New(db, 300*time.Millisecond)
+	commits := map[int]int{}
+	note := func(tx *bolt.Tx) error { commits[tx.ID()]++; return nil }
+	if err := g.Update(note); err != nil || len(commits) != 1 {
+		t.Fatalf("%v, %v", commits, err)
+	}
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if err := g.Update(note); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(commits) > 3 { // two, unless somebody was late
+		t.Errorf("commits and their changes: %v", commits)
 	}
 }

@@ -51,6 +51,10 @@ func Find(name string) (*Root, error) {
 	delete(l, devices)
 	r := &Root{base: layout{}, lacking: map[string]error{}, programs: map[string]int{}}
 	if l.mode() == "unified" {
+		// Where a keeper before us has moved all of a container, the groups go beside that leaf, not below it.
+		if filepath.Base(l[unified]) == leafName {
+			l[unified] = filepath.Dir(l[unified])
+		}
 		if err = makeRoom(l[unified], leafName); err != nil {
 			r.lacking["limits"] = err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
@@ -48,10 +47,7 @@ func BenchmarkContainer(b *testing.B) {
 		parallel(b, func() error {
 			id := fmt.Sprint("b", next.Add(1))
 			own := filepath.Join(dir, id, "work")
-			if err := os.MkdirAll(filepath.Join(own, "scratch"), 0o700); err != nil {
-				return err
-			}
-			x, err := e.Run(context.Background(), isolation.Spec{ID: id, Image: docker.Image, Args: []string{"/bin/true"}, Private: own, OutputMax: 1 << 20,
+			x, err := e.Run(context.Background(), &isolation.Spec{ID: id, Image: docker.Image, Args: []string{"/bin/true"}, Private: own, Dirs: []string{"scratch"}, OutputMax: 1 << 20,
 				Stdout: filepath.Join(dir, id, "out"), Stderr: filepath.Join(dir, id, "err"), Limits: isolation.Limits{MilliCPU: 1000, Memory: 64 << 20, PIDs: 100}}, nil)
 			e.Release(id)
 			if err == nil && (x.Code != 0 || x.StartError != "") {

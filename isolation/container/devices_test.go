@@ -167,7 +167,11 @@ func TestCDI(t *testing.T) {
 		s := b.spec(id, look)
 		s.CDI = devices
 		s.Stdin = filepath.Join(b.dir, id, "in")
-		if err := os.WriteFile(s.Stdin, []byte("input\n"), 0o600); err != nil {
+		err := os.MkdirAll(filepath.Dir(s.Stdin), 0o700)
+		if err == nil {
+			err = os.WriteFile(s.Stdin, []byte("input\n"), 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		p.take()

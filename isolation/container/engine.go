@@ -72,7 +72,7 @@ type Engine struct {
 }
 
 // kept is a container that is there.
-type kept struct{ container, place string }
+type kept struct{ container, place, private string }
 
 var _ isolation.Sandbox = (*Engine)(nil)
 
@@ -129,7 +129,7 @@ func (e *Engine) ask(ctx context.Context) (about, error) {
 }
 
 // Run implements isolation.Sandbox.
-func (e *Engine) Run(ctx context.Context, spec isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+func (e *Engine) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
 	e.mu.Lock()
 	switch {
 	case e.detached:
@@ -156,7 +156,7 @@ func (e *Engine) Run(ctx context.Context, spec isolation.Spec, started func(isol
 		case <-work.Done():
 		}
 	}()
-	r := &run{engine: e, spec: spec, begun: time.Now()}
+	r := &run{engine: e, spec: *spec, begun: time.Now()}
 	exit, err := r.all(work, ctx, started)
 	var fault *startError
 	switch {
@@ -170,7 +170,7 @@ func (e *Engine) Run(ctx context.Context, spec isolation.Spec, started func(isol
 		return isolation.Exit{}, err
 	}
 	e.mu.Lock()
-	e.kept[spec.ID] = kept{r.id, r.label}
+	e.kept[spec.ID] = kept{r.id, r.label, r.spec.Private}
 	e.mu.Unlock()
 	return exit, nil
 }
@@ -194,7 +194,7 @@ func (e *Engine) Held(ctx context.Context) ([]isolation.Held, error) {
 			var h isolation.Held
 			if h, err = e.heldOf(ctx, c.ID, &spec); err == nil {
 				e.mu.Lock()
-				e.kept[spec.ID] = kept{c.ID, c.Labels[labelPlace]}
+				e.kept[spec.ID] = kept{c.ID, c.Labels[labelPlace], spec.Private}
 				e.mu.Unlock()
 				held = append(held, h)
 				mounted[spec.Private] = true
@@ -250,6 +250,7 @@ func (e *Engine) Release(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
 	defer cancel()
 	e.remove(ctx, c.container, c.place)
+	forgetAside(c.private)
 }
 
 // removeLimit is how long the removal of a container may take; what is left then is found at the next start.

@@ -29,6 +29,11 @@ type bench struct {
 	progress []string
 }
 
+// Run is the engine's, for a spec that the test goes on changing.
+func (b *bench) Run(ctx context.Context, s isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	return b.Engine.Run(ctx, &s, started)
+}
+
 func newBench(t *testing.T, options ...docker.Option) *bench {
 	t.Helper()
 	b := &bench{t: t, docker: docker.Start(t, options...), dir: t.TempDir()}
@@ -66,12 +71,9 @@ func (b *bench) spec(id, script string) isolation.Spec {
 	b.t.Helper()
 	dir := filepath.Join(b.dir, id)
 	own := filepath.Join(dir, "work")
-	if err := os.MkdirAll(filepath.Join(own, "scratch"), 0o700); err != nil {
-		b.t.Fatal(err)
-	}
 	return isolation.Spec{ID: id, Image: docker.Image, Args: []string{"/bin/sh", "-c", script}, Env: []string{"OWN=" + own},
 		Stdout: filepath.Join(dir, "out"), Stderr: filepath.Join(dir, "err"), OutputMax: 1 << 20, Grace: 300 * time.Millisecond,
-		Private: own, Carry: filepath.Join(own, "result"), CarryMax: 100, Note: []byte("note of " + id),
+		Private: own, Dirs: []string{"scratch"}, Carry: filepath.Join(own, "result"), CarryMax: 100, Note: []byte("note of " + id),
 		Limits: isolation.Limits{MilliCPU: 500, Memory: 64 << 20, PIDs: 32}}
 }
 

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,9 +22,8 @@ func (r *run) mount(uid, gid uint32) error {
 	if s.Private == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(s.Private)
-	if err != nil {
-		return fmt.Errorf("cannot read the program's directory: %w", err)
+	if err := isolation.Lay(s); err != nil {
+		return err
 	}
 	make := func() (*os.File, error) { return r.engine.config.NewMemory(s.Limits.Memory / 2) }
 	if s.Limits.Disk > 0 {
@@ -39,14 +39,11 @@ func (r *run) mount(uid, gid uint32) error {
 			return fmt.Errorf("cannot mount the program's directory: %w", err)
 		}
 	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
-		if err := os.Mkdir(filepath.Join(s.Private, e.Name()), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("cannot make the program's directory: %w", err)
-		}
-		if err := os.Lchown(filepath.Join(s.Private, e.Name()), int(uid), int(gid)); err != nil {
+	if err := isolation.Lay(s); err != nil { // what was covered
+		return err
+	}
+	for _, name := range s.Dirs {
+		if err := os.Lchown(filepath.Join(s.Private, name), int(uid), int(gid)); err != nil {
 			return fmt.Errorf("cannot give the program its directory: %w", err)
 		}
 	}
@@ -56,26 +53,75 @@ func (r *run) mount(uid, gid uint32) error {
 	return nil
 }
 
-// unmount undoes that, takes the file that is to be carried out with it, and says whether there was room left.
+// unmount undoes that, takes the file that is to be carried out with it, and says whether there was room left. Whoever goes on after us,
+// at whatever point, finds the same.
 func (r *run) unmount() (full bool, fault string) {
-	s := &r.spec
-	if s.Private == "" || !isMount(s.Private) {
+	private := r.spec.Private
+	if private == "" {
 		return false, ""
 	}
+	if isMount(private) {
+		r.setAside()
+		// Open files hold it until they are closed; its name is free at once.
+		if err := unix.Unmount(private, unix.MNT_DETACH); err != nil {
+			r.engine.config.Log.Error("file system of a container not unmounted", "program", r.spec.ID, logkey.Err, err)
+		}
+	}
+	a := r.takeAside()
+	return a.Full, a.Fault
+}
+
+// aside is what is written down beside a file system before it is unmounted.
+type aside struct {
+	Full  bool   `json:"full,omitempty"`
+	Fault string `json:"fault,omitempty"` // why the file is not carried out
+}
+
+// asideOf and carriedOf name what lies beside a program's directory from the unmounting to the release: what was found, and the file that is
+// carried out, till its place is not covered any more.
+func asideOf(private string) string   { return private + ".found" }
+func carriedOf(private string) string { return private + ".carried" }
+
+// forgetAside removes what was written down, once nobody can ask for it any more.
+func forgetAside(private string) {
+	if private != "" {
+		os.Remove(asideOf(private))
+	}
+}
+
+// setAside takes out of the program's file system what is to outlive it.
+func (r *run) setAside() {
+	s := &r.spec
 	var st unix.Statfs_t
-	full = unix.Statfs(s.Private, &st) == nil && st.Bavail*uint64(st.Bsize) < isolation.FullBelow
-	var from *os.File
-	rel, err := filepath.Rel(s.Private, s.Carry)
-	if s.Carry != "" && err == nil {
-		from, err = openBeneath(s.Private, rel)
-	} else {
-		err = os.ErrNotExist
+	a := aside{Full: unix.Statfs(s.Private, &st) == nil && st.Bavail*uint64(st.Bsize) < isolation.FullBelow}
+	if rel, err := filepath.Rel(s.Private, s.Carry); s.Carry != "" && err == nil {
+		os.Remove(carriedOf(s.Private)) // of an earlier life that did not come to its end
+		from, err := openBeneath(s.Private, rel)
+		a.Fault = isolation.Carry(from, err, carriedOf(s.Private), s.CarryMax)
 	}
-	// Open files hold it until they are closed; its name is free at once.
-	if unmountErr := unix.Unmount(s.Private, unix.MNT_DETACH); unmountErr != nil {
-		r.engine.config.Log.Error("file system of a container not unmounted", "program", s.ID, logkey.Err, unmountErr)
+	text, err := json.Marshal(a)
+	if err == nil && a != (aside{}) {
+		err = os.WriteFile(asideOf(s.Private), text, 0o600)
 	}
-	return full, isolation.Carry(from, err, s.Carry, s.CarryMax)
+	if err != nil {
+		r.engine.config.Log.Error("findings of a container not kept", "program", s.ID, logkey.Err, err)
+	}
+}
+
+// takeAside puts the file that was set aside where it belongs, and returns what was found; nothing where there was nothing to say.
+func (r *run) takeAside() (a aside) {
+	s := &r.spec
+	text, err := os.ReadFile(asideOf(s.Private))
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	if moved := os.Rename(carriedOf(s.Private), s.Carry); moved != nil && !errors.Is(moved, os.ErrNotExist) {
+		a.Fault = "it cannot be read: " + moved.Error()
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.engine.config.Log.Error("findings of a container not read", "program", s.ID, logkey.Err, err)
+	}
+	return a
 }
 
 // openBeneath opens a file of a directory as what it is: not through links of any kind.

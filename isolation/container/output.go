@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -43,8 +44,11 @@ func logSize(output int64) int64 { return 4*output + 1<<20 }
 // readAgain is how much a container may have said, in bytes, to be read again at its end.
 const readAgain = 1 << 20
 
-// output says what of the program's output was not kept.
-type output struct{ stdoutDropped, stderrDropped int64 }
+// output says what of the program's output was not kept, and of what is within bounds, why.
+type output struct {
+	stdoutDropped, stderrDropped int64
+	fault                        error
+}
 
 // again is the pause before a log is read anew.
 const again = 100 * time.Millisecond
@@ -57,14 +61,14 @@ func (r *run) takeOutput(ctx, giveUp context.Context, ended <-chan struct{}) out
 	stdout, err := newCapped(r.spec.Stdout, r.spec.OutputMax)
 	if err != nil {
 		r.engine.config.Log.Error("output not kept", "program", r.spec.ID, logkey.Err, err)
-		return output{}
+		return output{fault: err}
 	}
 	defer stdout.finish()
 	stderr := stdout
 	if r.spec.Stderr != r.spec.Stdout {
 		if stderr, err = newCapped(r.spec.Stderr, r.spec.OutputMax); err != nil {
 			r.engine.config.Log.Error("output not kept", "program", r.spec.ID, logkey.Err, err)
-			return output{}
+			return output{fault: err}
 		}
 		defer stderr.finish()
 	}
@@ -88,7 +92,7 @@ func (r *run) takeOutput(ctx, giveUp context.Context, ended <-chan struct{}) out
 			_ = read(ctx, false)
 		}
 	}
-	out := output{stdoutDropped: stdout.dropped}
+	out := output{stdoutDropped: stdout.dropped, fault: cmp.Or(stdout.fault, stderr.fault)}
 	if stderr != stdout {
 		out.stderrDropped = stderr.dropped
 	}
@@ -118,10 +122,11 @@ type capped struct {
 	file          *os.File
 	max           int64
 	kept, dropped int64
+	fault         error // why the file takes no more
 }
 
 func newCapped(path string, most int64) (*capped, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+	f, err := isolation.Create(path, os.O_TRUNC|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the output file: %w", err)
 	}
@@ -135,7 +140,7 @@ func (c *capped) Write(p []byte) (int, error) {
 		n, err := c.file.Write(p[:take])
 		c.kept += int64(n)
 		if err != nil {
-			c.max = c.kept
+			c.max, c.fault = c.kept, err
 		}
 		take = int64(n)
 	}

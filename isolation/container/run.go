@@ -83,6 +83,9 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	}
 	exit.CPU, exit.MemoryPeak = used.CPU, used.MemoryPeak
 	exit.StdoutDropped, exit.StderrDropped = out.stdoutDropped, out.stderrDropped
+	if out.fault != nil {
+		exit.OutputError = out.fault.Error()
+	}
 	exit.DiskFull, exit.CarryError = r.unmount()
 	return exit, nil
 }
@@ -343,6 +346,7 @@ func (r *run) cleanUp(ctx context.Context) {
 		r.engine.mu.Unlock()
 	}
 	r.unmount()
+	forgetAside(r.spec.Private)
 	r.engine.progress(r.spec.ID, "")
 }
 

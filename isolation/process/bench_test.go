@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/cgroup"
 	"github.com/mayfly/mayfly/isolation/process"
 )
@@ -56,9 +57,6 @@ func confined(b *testing.B, sandbox, limits bool) func() error {
 	}
 	hidden := b.TempDir()
 	own := filepath.Join(hidden, "own")
-	if err := os.MkdirAll(own+"/scratch", 0o700); err != nil {
-		b.Fatal(err)
-	}
 	spawner, err := process.NewSpawner(4, process.Policy{Off: !sandbox, Users: process.DefaultUsers, Hidden: []string{hidden}})
 	if err != nil {
 		b.Fatal(err)
@@ -89,7 +87,7 @@ func confined(b *testing.B, sandbox, limits bool) func() error {
 		}()
 		p := &process.Program{Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Dir: own + "/scratch", Files: [3]*os.File{null, null, null}, Place: place}
 		var err error
-		if p.Private, err = spawner.Private(own, place, 1<<30, 0, nil, process.Images{}); err != nil {
+		if p.Private, err = spawner.Private(&isolation.Spec{Private: own, Dirs: []string{"scratch"}, Limits: isolation.Limits{Memory: 1 << 30}}, place, process.Images{}); err != nil {
 			return err
 		}
 		var g *cgroup.Group

@@ -2,18 +2,17 @@ package process
 
 import "github.com/mayfly/mayfly/isolation"
 
-// Private makes what a program has of the file system to itself; nil where the host does not allow that. own is the path
-// of its own directory, memory and disk are its limits in bytes, devices what it has beside the ordinary ones. The caller closes it
-// when nothing of the program is left.
-func (s *Spawner) Private(own string, place int, memory, disk int64, devices []isolation.Device, images Images) (*Private, error) {
+// Private makes what a program has of the file system to itself: its own directory and the temporary ones; nil where the host does not allow that. The
+// caller closes it when nothing of the program is left.
+func (s *Spawner) Private(spec *isolation.Spec, place int, images Images) (*Private, error) {
 	if !s.separates {
 		return nil, nil
 	}
 	uid, gid := s.policy.Users.Of(place)
-	size := memory / 2
+	own, devices, size, disk := spec.Private, spec.Devices, spec.Limits.Memory/2, spec.Limits.Disk
 	if disk == 0 {
 		if p := s.kept(place); p != nil {
-			if p.fits(own, size, devices) && p.furnish(own, uid, gid) == nil {
+			if p.fits(own, size, devices) && p.furnish(own, spec.Dirs, uid, gid) == nil {
 				return p, nil
 			}
 			p.drop()
@@ -43,7 +42,7 @@ func (s *Spawner) Private(own string, place int, memory, disk int64, devices []i
 	if disk == 0 {
 		p.count()
 	}
-	if err := p.furnish(own, uid, gid); err != nil {
+	if err := p.furnish(own, spec.Dirs, uid, gid); err != nil {
 		p.drop()
 		return nil, err
 	}

@@ -114,8 +114,8 @@ func newPrivate(own string, hidden []string, size, disk int64, images Images) (p
 	return p, nil
 }
 
-// furnish lays out the program's own directory, with the directories that are in it.
-func (p *Private) furnish(own string, uid, gid uint32) error {
+// furnish lays out the program's own directory, with directories in it.
+func (p *Private) furnish(own string, dirs []string, uid, gid uint32) error {
 	if own == "" {
 		return nil
 	}
@@ -140,15 +140,9 @@ func (p *Private) furnish(own string, uid, gid uint32) error {
 	} else if err := add(p.dir, 0o700, uid, gid); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(own)
-	if err != nil {
-		return fmt.Errorf("cannot read the program's directory: %w", err)
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := add(filepath.Join(p.dir, e.Name()), 0o700, uid, gid); err != nil {
-				return err
-			}
+	for _, name := range dirs {
+		if err := add(filepath.Join(p.dir, name), 0o700, uid, gid); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly/mayfly/isolation"
 )
 
 // Program is what to fork.
@@ -48,6 +51,7 @@ type Spawner struct {
 	ruleset     *os.File
 	changesUser bool
 	separates   bool  // namespaces can be made
+	networks    bool  // their networks can be set up
 	disks       bool  // file systems in files can be made
 	home        *room // where the threads are
 	missing     []Missing
@@ -139,6 +143,11 @@ func (s *Spawner) look() {
 		lacks(PartMounts, err)
 	} else {
 		s.separates = true
+	}
+	if err := capable(unix.CAP_NET_ADMIN); err != nil { // for the loopback interface of its own
+		lacks(PartNetwork, err)
+	} else {
+		s.networks = true
 	}
 	if s.disks = s.separates; s.disks {
 		if err := canMakeImages(); err != nil {
@@ -263,7 +272,7 @@ func (s *Spawner) Effective() []string {
 	for _, p := range []struct {
 		name string
 		on   bool
-	}{{PartUser, s.changesUser}, {PartMounts, s.separates}, {PartIPC, s.separates}, {PartNetwork, s.separates}, {PartDisk, s.disks}, {PartSeccomp, s.filter != nil}, {PartDomain, s.ruleset != nil}} {
+	}{{PartUser, s.changesUser}, {PartMounts, s.separates}, {PartIPC, s.separates}, {PartNetwork, s.separates && s.networks}, {PartDisk, s.disks}, {PartSeccomp, s.filter != nil}, {PartDomain, s.ruleset != nil}} {
 		if p.on {
 			parts = append(parts, p.name)
 		}
@@ -274,20 +283,16 @@ func (s *Spawner) Effective() []string {
 // Missing says what of the policy does not hold on this host, and why.
 func (s *Spawner) Missing() []Missing { return s.missing }
 
-// Own gives a directory of the host, with what is in it, to the user of a program. It is for hosts without private file
-// systems.
-func (s *Spawner) Own(dir string, place int) error {
-	if !s.changesUser {
-		return nil
+// Own makes the program's own directory on the host and gives it to its user. It is for hosts without private file systems.
+func (s *Spawner) Own(spec *isolation.Spec, place int) error {
+	if err := isolation.Lay(spec); err != nil || !s.changesUser || spec.Private == "" {
+		return err
 	}
 	uid, gid := s.policy.Users.Of(place)
-	entries, err := os.ReadDir(dir)
-	if err == nil {
-		err = os.Lchown(dir, int(uid), int(gid))
-	}
-	for _, e := range entries {
+	err := os.Lchown(spec.Private, int(uid), int(gid))
+	for _, name := range spec.Dirs {
 		if err == nil {
-			err = os.Lchown(dir+"/"+e.Name(), int(uid), int(gid))
+			err = os.Lchown(filepath.Join(spec.Private, name), int(uid), int(gid))
 		}
 	}
 	if err != nil {

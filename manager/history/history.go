@@ -2,15 +2,17 @@
 //
 // # Theory of operation
 //
-// Records are stored under a growing number, with two indexes: a task's latest record and an attempt's record. Commits are
+// Records are stored under a growing number, with three indexes: a task's latest record, an attempt's record, and the words of
+// each record that people search by. Commits are
 // shared (groupcommit). Without Options.Sync a commit is written but not flushed to the disk: it survives the death of
 // the process, which is what the record is for, and not that of the machine, with which all workers die too. A file
 // that a power cut has spoilt is moved aside: history is never the only source of what is owed to a producer.
 //
-// Old records go when new ones come: by number and by age, never on a timer, so that an idle host has nothing to do.
+// Old records go when new ones come: by number, by age and by size, never on a timer, so that an idle host has nothing to do.
 package history
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -38,12 +40,18 @@ var (
 // cancelAge is how long a cancellation waits for its task to turn up.
 const cancelAge = 24 * time.Hour
 
+// commitPace is the least time between two commits that are not flushed: a busy host shares them, and nothing waits for one but an acknowledgement.
+const commitPace = 10 * time.Millisecond
+
 // Options of a store.
 type Options struct {
 	// MaxTasks is the number of records kept.
 	MaxTasks int
 	// MaxAge is how long they are kept; 0 means for ever.
 	MaxAge time.Duration
+	// MaxBytes is how much they may take, with what Kept says is kept of the attempt beside its record; 0 means no bound.
+	MaxBytes int64
+	Kept     func(attemptID string) int64
 	// Sync flushes each commit to the disk: needed where no broker keeps the results.
 	Sync bool
 	// OnDrop is called for each record that is dropped, on a goroutine of its own.
@@ -57,8 +65,11 @@ type Store struct {
 	commits *groupcommit.Group
 	options Options
 
+	// lookMost bounds a look through the index.
+	lookMost int
+
 	mu      sync.Mutex
-	count   int                  // of records
+	held    totals
 	cancels map[string]time.Time // what the bucket holds: read for every task
 	drops   sync.WaitGroup
 }
@@ -81,11 +92,16 @@ func Open(path string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("cannot open the history %s: %w", path, err)
 		}
 	}
-	s := &Store{db: db, commits: groupcommit.New(db), options: o, cancels: map[string]time.Time{}}
+	pace := commitPace
+	if o.Sync { // the disk's own is enough
+		pace = 0
+	}
+	s := &Store{db: db, commits: groupcommit.New(db, pace), options: o, lookMost: lookMost, cancels: map[string]time.Time{}}
 	if err := s.load(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("cannot read the history %s: %w", path, err)
 	}
+	s.release()
 	return s, nil
 }
 
@@ -104,7 +120,7 @@ func open(path string, o Options) (db *bolt.DB, err error) {
 		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{recordsBucket, tasksBucket, attemptsBucket, cancelsBucket} {
+		for _, name := range [][]byte{recordsBucket, tasksBucket, attemptsBucket, cancelsBucket, indexBucket} {
 			b, err := tx.CreateBucketIfNotExists(name)
 			if err != nil {
 				return err
@@ -127,9 +143,12 @@ func (s *Store) load() error {
 	now := time.Now()
 	var dropped []manager.Record
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		s.count = tx.Bucket(recordsBucket).Stats().KeyN
+		var err error
+		if s.held, err = s.loadIndex(tx); err != nil {
+			return err
+		}
 		cancels := tx.Bucket(cancelsBucket)
-		err := cancels.ForEach(func(k, v []byte) error {
+		err = cancels.ForEach(func(k, v []byte) error {
 			if at := decodeTime(v); now.Sub(at) < cancelAge {
 				s.cancels[string(k)] = at
 			}
@@ -138,10 +157,9 @@ func (s *Store) load() error {
 		if err != nil {
 			return err
 		}
-		dropped, err = s.prune(tx, s.count, now)
+		dropped, err = s.prune(tx, s.held, &s.held, now)
 		return err
 	})
-	s.count -= len(dropped)
 	s.drop(dropped)
 	return err
 }
@@ -152,16 +170,19 @@ func (s *Store) Put(r manager.Record) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the record of %s: %w", r.ID, err)
 	}
-	added := 0
+	e := newEntry(&r, s.size(&r, value))
+	var changed totals
 	var dropped []manager.Record
 	err = s.commits.Update(func(tx *bolt.Tx) error {
-		added, dropped = 1, nil
-		records, attempts := tx.Bucket(recordsBucket), tx.Bucket(attemptsBucket)
-		if old := attempts.Get([]byte(r.ID)); old != nil { // a task id that was used before: its files are overwritten
-			if records.Get(old) != nil {
-				added = 0
+		changed, dropped = totals{}, nil
+		records, attempts, tasks := tx.Bucket(recordsBucket), tx.Bucket(attemptsBucket), tx.Bucket(tasksBucket)
+		if old := tasks.Get([]byte(r.Result.ID)); old != nil {
+			if err := unlist(tx, old, &changed); err != nil {
+				return err
 			}
-			if err := records.Delete(old); err != nil {
+		}
+		if old := attempts.Get([]byte(r.ID)); old != nil { // a task id that was used before: its files are overwritten
+			if err := remove(tx, old, &changed); err != nil {
 				return err
 			}
 		}
@@ -173,23 +194,27 @@ func (s *Store) Put(r manager.Record) error {
 		if err := records.Put(key, value); err != nil {
 			return err
 		}
+		if err := tx.Bucket(indexBucket).Put(key, e); err != nil {
+			return err
+		}
+		changed.add(e, 1)
 		if err := attempts.Put([]byte(r.ID), key); err != nil {
 			return err
 		}
-		if err := tx.Bucket(tasksBucket).Put([]byte(r.Result.ID), key); err != nil {
+		if err := tasks.Put([]byte(r.Result.ID), key); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		count := s.count
+		held := totals{count: s.held.count + changed.count, bytes: s.held.bytes + changed.bytes}
 		s.mu.Unlock()
-		dropped, err = s.prune(tx, count+added, time.Now())
+		dropped, err = s.prune(tx, held, &changed, time.Now())
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("cannot store the record of %s: %w", r.ID, err)
 	}
 	s.mu.Lock()
-	s.count += added - len(dropped)
+	s.held.change(&changed)
 	s.mu.Unlock()
 	s.drop(dropped)
 	return nil
@@ -198,18 +223,21 @@ func (s *Store) Put(r manager.Record) error {
 // pruneMost bounds how many records one commit drops.
 const pruneMost = 16
 
-// prune deletes the oldest records while there are too many or they are too old.
-func (s *Store) prune(tx *bolt.Tx, count int, now time.Time) ([]manager.Record, error) {
+// prune deletes the oldest records while there are too many, or they are too old or too large: held says how many there are and how
+// large they are, changed is told what went.
+func (s *Store) prune(tx *bolt.Tx, held totals, changed *totals, now time.Time) ([]manager.Record, error) {
 	var dropped []manager.Record
-	c := tx.Bucket(recordsBucket).Cursor()
+	c, index := tx.Bucket(recordsBucket).Cursor(), tx.Bucket(indexBucket)
 	for k, v := c.First(); k != nil && len(dropped) < pruneMost; k, v = c.First() {
+		e := entry(index.Get(k))
+		old := s.options.MaxAge > 0 && e.whole() && now.Sub(e.settled()) > s.options.MaxAge
+		large := s.options.MaxBytes > 0 && held.bytes > s.options.MaxBytes
+		if !old && !large && held.count <= s.options.MaxTasks {
+			break
+		}
 		r, err := decode(v)
 		if err != nil {
 			return nil, err
-		}
-		old := s.options.MaxAge > 0 && now.Sub(r.SettledAt) > s.options.MaxAge
-		if !old && count-len(dropped) <= s.options.MaxTasks {
-			break
 		}
 		for bucket, id := range map[*bolt.Bucket]string{tx.Bucket(attemptsBucket): r.ID, tx.Bucket(tasksBucket): r.Result.ID} {
 			if string(bucket.Get([]byte(id))) == string(k) {
@@ -218,7 +246,11 @@ func (s *Store) prune(tx *bolt.Tx, count int, now time.Time) ([]manager.Record, 
 				}
 			}
 		}
-		if err := c.Delete(); err != nil {
+		if e.whole() {
+			held.bytes -= e.size()
+		}
+		held.count--
+		if err := remove(tx, bytes.Clone(k), changed); err != nil {
 			return nil, err
 		}
 		dropped = append(dropped, r)

@@ -82,7 +82,7 @@ func Open(path string, o Options) (q *Queue, err error) {
 	if err != nil {
 		return nil, err
 	}
-	q = &Queue{options: o, db: db, commits: groupcommit.New(db), lanes: map[string]*lane{}}
+	q = &Queue{options: o, db: db, commits: groupcommit.New(db, 0), lanes: map[string]*lane{}}
 	if err := db.Update(q.load); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type source struct {
 	once   sync.Once
 
 	demand int
+	passed map[queue.Band]int // how many of higher bands were handed out since one of this was, though it had some
 	out    map[*delivery]bool // handed out and not settled
 }
 
@@ -29,7 +31,7 @@ func (q *Queue) Source() queue.Source {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.source == nil {
-		q.source = &source{q: q, wake: make(chan struct{}, 1), closed: make(chan struct{}), out: map[*delivery]bool{}}
+		q.source = &source{q: q, wake: make(chan struct{}, 1), closed: make(chan struct{}), out: map[*delivery]bool{}, passed: map[queue.Band]int{}}
 	}
 	return q.source
 }
@@ -68,24 +70,49 @@ func (s *source) take() (*delivery, error) {
 	if len(s.out) >= s.demand {
 		return nil, nil
 	}
-	for _, band := range queue.Bands {
-		for _, pool := range q.options.Pools {
-			name := laneName(pool, band)
-			l := q.lanes[name]
-			if l == nil || l.ready == 0 {
-				continue
-			}
-			order, err := q.next(l, name)
-			if err != nil {
-				return nil, fmt.Errorf("cannot read the embedded queue: %w", err)
-			}
-			if order == 0 {
-				continue
-			}
+	bands := slices.Clone(queue.Bands)
+	slices.SortStableFunc(bands, func(a, b queue.Band) int { // those first that were passed too often
+		return cmp.Compare(s.passed[b]/queue.PassMax, s.passed[a]/queue.PassMax)
+	})
+	for _, band := range bands {
+		d, err := s.takeFrom(band)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the embedded queue: %w", err)
+		}
+		if d != nil {
+			s.pass(band)
+			return d, nil
+		}
+		s.passed[band] = 0 // it has none
+	}
+	return nil, nil
+}
+
+// takeFrom hands out the first message of a band, or nil. The queue's lock is held.
+func (s *source) takeFrom(band queue.Band) (*delivery, error) {
+	for _, pool := range s.q.options.Pools {
+		name := laneName(pool, band)
+		l := s.q.lanes[name]
+		if l == nil || l.ready == 0 {
+			continue
+		}
+		order, err := s.q.next(l, name)
+		if err != nil {
+			return nil, err
+		}
+		if order != 0 {
 			return s.hand(l, name, order)
 		}
 	}
 	return nil, nil
+}
+
+// pass notes that a message of a band was handed out before those of lower ones.
+func (s *source) pass(band queue.Band) {
+	s.passed[band] = 0
+	for _, lower := range queue.Bands[slices.Index(queue.Bands, band)+1:] {
+		s.passed[lower]++
+	}
 }
 
 // next finds the order of the lane's next message and moves the lane's position; 0 where there is none. The lock is held.
@@ -129,7 +156,7 @@ func (s *source) hand(l *lane, name string, order uint64) (*delivery, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the embedded queue: %w", err)
+		return nil, err
 	}
 	d.message.Redelivered = order <= l.suspect
 	l.ready--

@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		"done without result":  doneWithoutResult,
 		"everything travels":   travels,
 		"order and bands":      order,
+		"no band starves":      starving,
 		"demand":               demand,
 		"return":               giveBack,
 		"retry":                retry,
@@ -266,6 +267,37 @@ func order(s *suite) {
 		}
 	}
 	s.empty(src)
+}
+
+// starving has a lower band come to its turn while a higher one has more work than the host can take.
+func starving(s *suite) {
+	const urgent = 30 * queue.PassMax
+	s.publish(queue.Message{MessageID: "low", Band: queue.Low, Body: []byte("{}")})
+	s.publish(queue.Message{MessageID: "normal", Band: queue.Normal, Body: []byte("{}")})
+	for i := range urgent {
+		s.publish(queue.Message{MessageID: fmt.Sprint(i), Band: queue.High, Body: []byte("{}")})
+	}
+	src := s.open(4)
+	// What was fetched before the urgent ones does not count.
+	first := []queue.Delivery{s.receive(src)}
+	for range 3 {
+		first = append(first, s.receive(src))
+	}
+	s.until("what is fetched is sorted", func() bool { return s.Depth() >= urgent+2-8 })
+	for _, d := range first {
+		s.settle(d, result(queue.Return, d))
+	}
+	seen := map[string]int{}
+	for i := 0; len(seen) < 2; i++ {
+		d := s.receive(src)
+		if id := d.Message().MessageID; id == "low" || id == "normal" {
+			seen[id] = i
+		}
+		s.settle(d, result(queue.Done, d))
+		if i > urgent/2 {
+			s.Fatalf("of the lower bands only %v had their turn among %d", seen, i)
+		}
+	}
 }
 
 func demand(s *suite) {

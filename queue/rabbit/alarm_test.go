@@ -3,8 +3,11 @@ package rabbit
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/mayfly/mayfly/integration/broker"
 	"github.com/mayfly/mayfly/queue"
@@ -30,14 +33,18 @@ func TestAlarm(t *testing.T) {
 				}
 			}
 			alarm("set_alarm({{resource_limit, memory, node()}, []})")
+			// What comes before the broker has told its connections still goes through.
+			for blocked := false; !blocked; {
+				short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+				err := cl.Publish(short, task(2))
+				cancel()
+				if blocked = errors.Is(err, context.DeadlineExceeded); !blocked && err != nil {
+					t.Fatalf("publishing during the alarm: %v", err)
+				}
+			}
+			log.await(t, "level=WARN", "blocked publishing")
 			settled := make(chan error, 1)
 			go func() { settled <- held.Settle(within(t), done("t1"), nil) }()
-			log.await(t, "level=WARN", "blocked publishing")
-			short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-			defer cancel()
-			if err := cl.Publish(short, task(2)); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("publishing during the alarm: %v", err)
-			}
 			if _, err := cl.Depth(within(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +59,8 @@ func TestAlarm(t *testing.T) {
 	}
 }
 
-// Two managers of one name are told so; the second takes over when the first ends.
+// A host whose control queue another connection has listens by another name, and says so when that goes on; when its own is free it takes that, and
+// hears replies that were asked for before all the same. The other may be a second manager of that name, or this one's on a node of the broker that is down.
 func TestHostNameTaken(t *testing.T) {
 	t.Parallel()
 	b := broker.Shared(t, broker.V40)
@@ -60,24 +68,70 @@ func TestHostNameTaken(t *testing.T) {
 	first, _ := dial(t, Config{URLs: []string{url}, Host: "h"})
 	awaitCancel(t, first, first)
 	second, log := dial(t, Config{URLs: []string{url}, Host: "h"})
+	awaitCancel(t, second, second)
+	own, other := controlQueue("h"), controlQueue("h")+".2"
+	if got := second.ReplyTo(); got != other {
+		t.Fatalf("the second listens at %s, not %s", got, other)
+	}
 	log.await(t, "level=ERROR", "another manager uses this host name", "MAYFLY_HOST")
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
+	for deadline := time.Now().Add(patience); second.ReplyTo() != own; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the second listens at %s, though %s is free", second.ReplyTo(), own)
+		}
+	}
+	ch := channel(t, url)
+	for _, to := range []string{other, own} {
+		if err := ch.PublishWithContext(within(t), "", to, false, false, amqp.Publishing{Body: []byte(`{"id": "t1"}`)}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case r := <-second.Replies():
+			if r.ID != "t1" {
+				t.Errorf("the reply to %s is %+v", to, r)
+			}
+		case <-within(t).Done():
+			t.Fatalf("the reply to %s was not heard", to)
+		}
+	}
 	awaitCancel(t, second, second)
+}
+
+// A producer's queue that takes no reply holds its task up for a while only, and one cancellation for all hosts need not reach each.
+func TestRefusedByOne(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		p       publication
+		refused time.Duration
+		want    bool
+		then    publication
+	}{
+		{"a result", publication{exchange: "mayfly.results"}, time.Hour, false, publication{exchange: "mayfly.results"}},
+		{"a reply", publication{key: "q", reply: true}, replyPatience - 1, false, publication{key: "q", reply: true}},
+		{"a reply, for long", publication{key: "q", reply: true}, replyPatience, true, publication{key: "q", reply: true, done: true}},
+		{"a question", publication{exchange: "mayfly.control", key: "ask", many: true}, 0, true, publication{exchange: "mayfly.control", key: "ask", many: true, done: true}},
+		{"a cancellation", publication{exchange: "mayfly.control", key: "cancel", many: true, keep: "kept"}, 0, false, publication{key: "kept", keep: "kept", reply: true}},
+		{"a cancellation that is not kept", publication{key: "kept", keep: "kept", reply: true}, time.Hour, false, publication{key: "kept", keep: "kept", reply: true}},
+	} {
+		if got := c.p.settleFor(c.refused); got != c.want || !reflect.DeepEqual(c.p, c.then) {
+			t.Errorf("%s: %t, %+v", c.name, got, c.p)
+		}
+	}
 }
 
 // awaitCancel asks for a cancellation until the host hears it: its control queue is bound some time after the connection.
 func awaitCancel(t *testing.T, from, to *Client) {
 	t.Helper()
 	for {
-		if err := from.Cancel(within(t), "t1"); err != nil {
+		if err := from.Cancel(within(t), queue.Cancellation{ID: "t1", At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		select {
-		case id := <-to.Cancels():
-			if id != "t1" {
-				t.Fatalf("cancelled %q", id)
+		case c := <-to.Cancels():
+			if c.ID != "t1" {
+				t.Fatalf("cancelled %+v", c)
 			}
 			return
 		case <-time.After(100 * time.Millisecond):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
@@ -14,17 +15,27 @@ import (
 // Client is a host's or a program's way to RabbitMQ. It implements [queue.Publisher] and [queue.Cemetery]; all methods may
 // be called from many goroutines at once.
 type Client struct {
-	host     string
-	pools    []string
-	user     string // by which all URLs log in; empty where they differ
-	log      *slog.Logger
-	topology *topology
-	receive  *link
-	publish  *publisher
-	source   *source
-	cancels  chan string
-	replies  chan queue.Result
-	burials  sync.Mutex // one reader of the dead letters at a time: what one holds, another would not see
+	host      string
+	pools     []string
+	user      string // by which all URLs log in; empty where they differ
+	log       *slog.Logger
+	topology  *topology
+	receive   *link
+	publish   *publisher
+	source    *source
+	announcer *announcer
+	cancels   chan queue.Cancellation
+	replies   chan queue.Result
+	questions chan queue.Question
+	offers    chan queue.Offer
+	hellos    chan queue.Hello
+	joined    chan struct{}
+	given     given
+	waking    sync.Mutex
+	address   atomic.Value // the name of the control queue that replies come by, once there is one
+	hearing   hearing
+	pulsing   atomic.Int64 // when the pulse was sent that is not yet confirmed, in nanoseconds of the Unix epoch; 0 where there is none
+	burials   sync.Mutex   // one reader of the dead letters at a time: what one holds, another would not see
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -40,6 +51,14 @@ type state struct {
 	up      map[string]bool // by role
 	since   time.Time       // when the first link went down
 	reason  error
+	again   uint64 // how often the broker was reached after it had been out of reach
+}
+
+// hearing is what [Client.hear] keeps from one connection to the next; its own.
+type hearing struct {
+	left     time.Time // when control messages were last heard
+	taken    time.Time // since when another connection has had the host's control queue; zero while none has
+	reported bool      // that it has had it for long
 }
 
 // The roles of the two links.
@@ -57,7 +76,8 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 		return nil, err
 	}
 	d := &dialer{endpoints: endpoints, tls: t, host: c.Host}
-	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan string, 64), replies: make(chan queue.Result, 64)}
+	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan queue.Cancellation, 64), replies: make(chan queue.Result, 64),
+		questions: make(chan queue.Question, 64), offers: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64), joined: make(chan struct{}, 1), given: given{when: map[[16]byte]gift{}}}
 	cl.user = endpoints[0].user
 	for _, e := range endpoints {
 		if e.user != cl.user {
@@ -72,7 +92,8 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	sending := newLink(rolePublish, d)
 	sending.prepare, sending.report = func(context.Context, *session) error { return nil }, cl.report
 	cl.publish = newPublisher(sending, cl.topology, c.Log)
-	cl.source = newSource(cl)
+	cl.publish.unanswered = cl.unanswered
+	cl.source, cl.announcer = newSource(cl), newAnnouncer()
 
 	first, addr, err := cl.receive.connect(ctx)
 	var no refused
@@ -93,8 +114,26 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	cl.wg.Go(func() { cl.source.run(run) })
 	if c.Host != "" {
 		cl.wg.Go(func() { cl.hear(run) })
+		cl.wg.Go(func() { cl.announce(run) })
+		if len(endpoints) > 1 {
+			cl.wg.Go(func() { cl.pulse(run) })
+		}
 	}
 	return cl, nil
+}
+
+// unanswered leaves a node that does not confirm. Where there are others, nothing is taken from it either.
+func (c *Client) unanswered(s *session, silence time.Duration) {
+	d := c.receive.dialer
+	cause := fmt.Errorf("RabbitMQ at %s has not confirmed a message for %s", s.addr, silence.Round(time.Second))
+	d.avoid(s.addr)
+	s.giveUp(cause)
+	c.receive.mu.Lock()
+	receiving := c.receive.cur
+	c.receive.mu.Unlock()
+	if len(d.endpoints) > 1 && receiving != nil && receiving.addr == s.addr {
+		receiving.giveUp(cause)
+	}
 }
 
 // Close ends the client: its source's deliveries are delivered again later, and what is being published may or may not
@@ -108,6 +147,15 @@ func (c *Client) Close() error {
 
 // Source returns the source of the client's pools; always the same one.
 func (c *Client) Source() queue.Source { return c.source }
+
+// Heard says when the broker was last heard and did what it was asked for; long ago before the first time.
+func (c *Client) Heard() time.Time {
+	heard := time.Unix(0, c.receive.dialer.heard.Load())
+	if owed := c.unconfirmed(); !owed.IsZero() && owed.Before(heard) {
+		return owed
+	}
+	return heard
+}
 
 // State says in one line which broker this is and whether it is in reach.
 func (c *Client) State() string {
@@ -133,6 +181,13 @@ func (c *Client) version() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state.version
+}
+
+// Connection says whether the broker is in reach, and how often it was reached after it had been out of reach.
+func (c *Client) Connection() (up bool, reconnects uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.up[roleReceive] && c.state.up[rolePublish], c.state.again
 }
 
 // report notes the change of a link and logs when the broker as a whole is lost or reached: s is the new connection, or
@@ -166,6 +221,7 @@ func (c *Client) report(role string, s *session, addr string, err error) {
 		return
 	}
 	if st.reason != nil {
+		st.again++
 		c.log.Info("reached RabbitMQ", "addr", addr, "version", st.version, "after", time.Since(st.since).Round(time.Millisecond))
 	} else {
 		c.log.Info("connected to RabbitMQ", "addr", addr, "version", st.version)

@@ -73,7 +73,7 @@ func (c *Config) parse() ([]endpoint, *tls.Config, error) {
 			return nil, nil, err
 		}
 	}
-	if len(controlQueue(c.Host)) > 255 {
+	if len(controlQueue(c.Host)+".9") > 255 { // the longest of its names
 		return nil, nil, fmt.Errorf("cannot use a host name of %d bytes: shorten MAYFLY_HOST", len(c.Host))
 	}
 	if len(c.URLs) == 0 {
@@ -111,6 +111,9 @@ func parseURL(raw string) (e endpoint, secure bool, err error) {
 	}
 	e = endpoint{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), user: uri.Username, vhost: uri.Vhost}
 	parsed, err := url.Parse(raw)
+	if err == nil && strings.Contains(parsed.RawQuery+parsed.Fragment, "@") { // else a part of the password is taken for the port
+		return endpoint{}, false, errors.New("cannot read the RabbitMQ URL: a password must be percent-encoded")
+	}
 	secure = uri.Scheme == "amqps"
 	e.secure = secure
 	if err == nil && secure && parsed.User == nil {

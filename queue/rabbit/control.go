@@ -3,49 +3,12 @@ package rabbit
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/mayfly/mayfly/queue"
 )
-
-// nameTakenAfter is how long the control queue may be held by somebody else before that is taken for another manager of
-// the same name rather than for our own last connection, which the broker has not yet given up: two missed heartbeats
-// and a margin.
-const nameTakenAfter = 3 * heartbeat
-
-// cancellation is the body of a control message under the key "cancel".
-type cancellation struct {
-	Cancel string `json:"cancel"`
-}
-
-// Cancel asks all hosts to cancel the task; nil means that the broker has confirmed the request, not that any host knows
-// the task.
-func (c *Client) Cancel(ctx context.Context, id string) error {
-	body, err := json.Marshal(cancellation{id})
-	if err != nil {
-		return fmt.Errorf("cannot encode the cancellation of task %s: %w", id, err)
-	}
-	return c.publish.publish(ctx, nil, &publication{
-		exchange: controlExchange, key: cancelKey,
-		msg: amqp.Publishing{ContentType: jsonType, Timestamp: time.Now(), Body: body},
-	})
-}
-
-// Cancels gives the ids of the tasks that somebody wants cancelled, whether this host knows them or not. Requests made
-// while the broker is out of reach are not seen, and a reader must keep up: beyond 64 waiting ids, later ones are dropped
-// with a log line. The channel is never closed.
-func (c *Client) Cancels() <-chan string { return c.cancels }
-
-// ReplyTo is the address at which Replies listens; empty for a client that is no host.
-func (c *Client) ReplyTo() string {
-	if c.host == "" {
-		return ""
-	}
-	return controlQueue(c.host)
-}
 
 // Replies gives the results of tasks that were published with ReplyTo as their reply address. A reader that is slow holds up
 // cancellations too. Results that come while the connection is lost are not seen. The channel is never closed.
@@ -54,7 +17,7 @@ func (c *Client) Replies() <-chan queue.Result { return c.replies }
 // reply hands on a result.
 func (c *Client) reply(ctx context.Context, s *session, m amqp.Delivery) {
 	var r queue.Result
-	if err := json.Unmarshal(m.Body, &r); err != nil {
+	if err := json.Unmarshal(m.Body, &r); err != nil || !queue.ValidID(r.ID) || r.Attempt < 0 || r.Attempt > attemptMost { // anybody may write to the queue
 		c.log.Warn("ignored a malformed reply", keyErr, err)
 		return
 	}
@@ -67,40 +30,28 @@ func (c *Client) reply(ctx context.Context, s *session, m amqp.Delivery) {
 
 // hear receives control messages until ctx ends.
 func (c *Client) hear(ctx context.Context) {
-	var taken time.Time // since when the queue's name is taken
-	warned, complaint := false, ""
+	complaint := ""
 	var wait backoff
 	for ctx.Err() == nil {
 		s, err := c.receive.session(ctx)
 		if err != nil {
 			return
 		}
-		var messages <-chan amqp.Delivery
-		ch, err := s.conn.Channel()
+		ear, err := c.openEar(s)
 		if err == nil {
-			messages, err = c.controlQueue(ch)
-		}
-		if err == nil {
-			taken, warned, complaint = time.Time{}, false, ""
+			complaint = ""
 			began := time.Now()
-			c.listen(ctx, s, messages)
-			_ = ch.Close()
+			if err := c.source.wakeAgain(s); err != nil {
+				c.log.Warn("tasks that were handed to this host not looked for", keyErr, err)
+			}
+			signal(c.joined)
+			kept, closed := c.keptCancels(s)
+			c.listen(ctx, ear, kept)
+			closed()
+			c.hearing.left = time.Now()
+			ear.close()
 			if time.Since(began) > backoffMax {
 				wait = 0
-			}
-			_ = sleep(ctx, wait.next())
-			continue
-		}
-		if ch != nil {
-			_ = ch.Close()
-		}
-		if isCode(err, amqp.ResourceLocked) {
-			if taken.IsZero() {
-				taken = time.Now()
-			}
-			if !warned && time.Since(taken) >= nameTakenAfter {
-				warned = true
-				c.log.Error("another manager uses this host name: set MAYFLY_HOST to a name of its own", keyHost, c.host, keyErr, err)
 			}
 		} else if !s.conn.IsClosed() && err.Error() != complaint {
 			complaint = err.Error()
@@ -110,44 +61,44 @@ func (c *Client) hear(ctx context.Context) {
 	}
 }
 
-// controlQueue makes this host's own queue, which ends with the connection, and consumes it.
-func (c *Client) controlQueue(ch *amqp.Channel) (<-chan amqp.Delivery, error) {
-	name := controlQueue(c.host)
-	if _, err := ch.QueueDeclare(name, false, true, true, false, nil); err != nil {
-		return nil, err
-	}
-	if err := ch.QueueBind(name, cancelKey, controlExchange, false, nil); err != nil {
-		return nil, err
-	}
-	return ch.Consume(name, "", true, true, false, false, nil)
-}
-
-// listen hands on the cancellations of one connection.
-func (c *Client) listen(ctx context.Context, s *session, messages <-chan amqp.Delivery) {
+// listen hands on the control messages of one connection, and the cancellations that the broker has kept.
+func (c *Client) listen(ctx context.Context, ear *ear, kept <-chan amqp.Delivery) {
+	s := ear.session
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.done:
 			return
-		case m, ok := <-messages:
+		case <-ear.again:
+			ear.retry()
+		case m, ok := <-kept:
+			if !ok {
+				return // with the control queue, all is heard anew
+			}
+			c.hearCancel(ctx, s, &m, true)
+			_ = m.Ack(false) // a stream counts by it what it may send
+		case m, ok := <-ear.messages:
 			if !ok {
 				return
 			}
-			if m.Exchange == "" { // sent to this queue by name: the reply to a task that was submitted here
-				c.reply(ctx, s, m)
-				continue
+			c.hearControl(ctx, s, &m)
+		case m, ok := <-ear.replies:
+			if !ok {
+				return
 			}
-			var wanted cancellation
-			if err := json.Unmarshal(m.Body, &wanted); err != nil || wanted.Cancel == "" {
-				c.log.Warn("ignored a malformed cancellation", keyErr, err)
-				continue
-			}
-			select {
-			case c.cancels <- wanted.Cancel:
-			default:
-				c.log.Warn("dropped a cancellation: too many are waiting", keyTask, wanted.Cancel)
-			}
+			c.hearControl(ctx, s, &m)
 		}
+	}
+}
+
+// hearControl hands on one message of a control queue.
+func (c *Client) hearControl(ctx context.Context, s *session, m *amqp.Delivery) {
+	switch {
+	case c.hearFleet(ctx, s, m):
+	case m.Exchange == "": // sent to the queue by name: the reply to a task that was submitted here
+		c.reply(ctx, s, *m)
+	default:
+		c.hearCancel(ctx, s, m, false)
 	}
 }

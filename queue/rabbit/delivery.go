@@ -43,6 +43,9 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 	}
 	select {
 	case <-d.lost:
+		if v.Action == queue.Return {
+			d.source.client.given.add(&d.msg)
+		}
 		return queue.ErrLost
 	default:
 	}
@@ -57,6 +60,7 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 		confirmed()
 	}
 	if v.Action == queue.Return {
+		d.source.client.given.add(&d.msg)
 		err = d.line.ch.Nack(d.raw.DeliveryTag, false, true)
 	} else {
 		err = d.line.ch.Ack(d.raw.DeliveryTag, false)
@@ -87,7 +91,7 @@ func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publicat
 	var wait backoff
 	for {
 		err := cl.publish.publish(ctx, d.lost, all...)
-		if err == nil || errors.Is(err, queue.ErrLost) || errors.Is(err, queue.ErrClosed) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, queue.ErrLost) || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNoHost) || ctx.Err() != nil {
 			return err
 		}
 		cl.log.Error("could not settle a delivery, trying again", keyTask, d.task(v), keyPool, d.msg.Pool, keyErr, err)
@@ -103,6 +107,22 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 	switch v.Action {
 	case queue.Return:
 		return nil, nil
+	case queue.Forward:
+		msg := again(d.raw, d.msg, d.line.user)
+		// With its own message id or none: the host that has begun it knows it by that.
+		msg.Headers[headerPool], msg.Headers[headerBand], msg.Headers[headerHandedBy] = d.msg.Pool, string(d.msg.Band), cl.host
+		// An exchange that is not there closes the channel for all: so it is looked for first.
+		look := func(s *session) error {
+			err := attempt(s, func(ch *amqp.Channel) error {
+				return ch.ExchangeDeclarePassive(hostQueue(v.Host), amqp.ExchangeFanout, true, true, false, false, nil)
+			})
+			if isCode(err, amqp.NotFound) {
+				return queue.ErrNoHost
+			}
+			return err
+		}
+		name := hostQueue(v.Host)
+		return copies(v, &publication{exchange: name, key: routingKey(d.msg.Pool, d.msg.Band), msg: msg, ahead: name, make: look}), nil
 	case queue.Done, queue.Bury:
 		if v.Result == nil && v.Action == queue.Done {
 			return nil, nil // all was published before: only the message is to be given up
@@ -123,18 +143,24 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 		if msg.MessageId == "" {
 			msg.MessageId = short(v.TaskID)
 		}
-		if v.Delay <= 0 {
-			return []*publication{cl.toPool(d.msg.Pool, d.msg.Band, msg)}, nil
+		pub := cl.toPool(d.msg.Pool, d.msg.Band, msg)
+		if v.Delay > 0 {
+			r := rung(v.Delay)
+			pub.exchange, pub.ahead = waitName(r), waitName(r)
+			pub.make = func(s *session) error { return cl.topology.wait(s, r) }
 		}
-		r := rung(v.Delay)
-		name := waitName(r)
-		return []*publication{{
-			exchange: name, key: routingKey(d.msg.Pool, d.msg.Band), msg: msg,
-			ahead: name, make: func(s *session) error { return cl.topology.wait(s, r) },
-		}}, nil
+		return copies(v, pub), nil
 	default:
 		return nil, fmt.Errorf("cannot settle a delivery: there is no verdict %q", v.Action)
 	}
+}
+
+// copies is what publishes the one copy that a verdict demands.
+func copies(v queue.Verdict, pub *publication) []*publication {
+	if pub.copied = true; v.Doubtful {
+		pub.doubt()
+	}
+	return []*publication{pub}
 }
 
 // results addresses the result to the results' exchange and to the producer's own queue where it named one.

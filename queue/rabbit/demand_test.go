@@ -107,6 +107,51 @@ func TestBands(t *testing.T) {
 	})
 }
 
+// A lower band that was narrowed for a higher one comes to its turn, though the higher one leaves no room.
+func TestLowerBandsTurn(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		cl, _ := dial(t, Config{URLs: []string{url}, Host: "a", Pools: []string{"p"}})
+		low := task(1000)
+		low.Band = queue.Low
+		const urgent = 20 * queue.PassMax
+		for i := range urgent {
+			m := task(i)
+			m.Band = queue.High
+			publish(t, cl, m)
+		}
+		s := cl.Source()
+		const demand = 4
+		s.Demand(demand)
+		var held []queue.Delivery
+		for range demand {
+			held = append(held, receive(t, s))
+		}
+		publish(t, cl, low)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // until it was fetched and given back
+			cl.source.mu.Lock()
+			l := cl.source.lanes[2]
+			narrowed := l.band == queue.Low && l.narrowed
+			cl.source.mu.Unlock()
+			if narrowed {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the low band is not narrowed")
+			}
+		}
+		for i := 0; ; i++ { // there is never room for more than one
+			settle(t, held[0], done(held[0].Message().MessageID))
+			d := receive(t, s)
+			if held = append(held[1:], d); d.Message().MessageID == low.MessageID {
+				break
+			}
+			if i > urgent/2 {
+				t.Fatalf("the low band had no turn among %d", i)
+			}
+		}
+	})
+}
+
 // Close gives back what was not settled.
 func TestClose(t *testing.T) {
 	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {

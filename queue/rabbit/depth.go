@@ -17,18 +17,26 @@ func (c *Client) Depth(ctx context.Context) (map[string]int, error) {
 		return nil, err
 	}
 	depth := make(map[string]int, len(c.pools)*len(queue.Bands))
+	var ch *amqp.Channel
+	defer func() {
+		if ch != nil {
+			_ = ch.Close()
+		}
+	}()
 	for _, pool := range c.pools {
 		for _, band := range queue.Bands {
-			err := attempt(s, func(ch *amqp.Channel) error {
-				q, err := ch.QueueDeclarePassive(poolQueue(pool, band), true, false, false, false, nil)
-				depth[pool+"."+string(band)] = q.Messages
-				return err
-			})
-			if err == nil {
-				continue
+			if ch == nil {
+				if ch, err = s.conn.Channel(); err != nil {
+					return nil, fmt.Errorf("cannot ask for the depth of the queues: %w", err)
+				}
 			}
-			delete(depth, pool+"."+string(band))
-			if !isCode(err, amqp.NotFound) {
+			q, err := ch.QueueDeclarePassive(poolQueue(pool, band), true, false, false, false, nil)
+			switch {
+			case err == nil:
+				depth[pool+"."+string(band)] = q.Messages
+			case isCode(err, amqp.NotFound):
+				ch = nil // the broker has closed it over that
+			default:
 				return nil, fmt.Errorf("cannot ask for the depth of the queue %s: %w", poolQueue(pool, band), err)
 			}
 		}

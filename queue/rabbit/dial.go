@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -29,6 +31,10 @@ const (
 	channelMax = 2047
 )
 
+// CutOff is how long a host may hear nothing of the broker before it has to take itself for cut off: the broker says something each half heartbeat,
+// and gives up on a host when it has heard nothing for two whole ones.
+const CutOff = heartbeat
+
 // refused is an error that trying again does not mend: wrong credentials, virtual host or certificate.
 type refused struct{ error }
 
@@ -39,11 +45,38 @@ type dialer struct {
 	endpoints []endpoint
 	tls       *tls.Config
 	host      string
+	// first is where the next dial begins.
+	first atomic.Int64
+	// heard is when a peer was last heard, in nanoseconds of the Unix epoch.
+	heard atomic.Int64
+}
+
+// listening is a connection that notes when something was heard.
+type listening struct {
+	net.Conn
+	heard *atomic.Int64
+}
+
+func (l listening) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if n > 0 {
+		l.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// avoid has the next connections begin with the endpoint that follows: this one is in reach and of no use.
+func (d *dialer) avoid(addr string) {
+	if i := slices.IndexFunc(d.endpoints, func(e endpoint) bool { return e.addr == addr }); i >= 0 {
+		d.first.Store(int64(i + 1))
+	}
 }
 
 // dial tries each endpoint in turn. The error is that of the last one.
 func (d *dialer) dial(ctx context.Context, role string) (conn *amqp.Connection, e endpoint, err error) {
-	for _, e = range d.endpoints {
+	first := int(d.first.Load()) % len(d.endpoints)
+	for i := range d.endpoints {
+		e = d.endpoints[(first+i)%len(d.endpoints)]
 		conn, err = d.dialOne(ctx, e, role)
 		if err == nil {
 			return conn, e, nil
@@ -65,18 +98,15 @@ func (d *dialer) dialOne(ctx context.Context, e endpoint, role string) (*amqp.Co
 		ChannelMax: channelMax,
 		Properties: properties,
 	}
-	if d.tls != nil {
-		config.TLSClientConfig = d.tls.Clone()
-	}
 	if e.external {
 		config.SASL = []amqp.Authentication{&amqp.ExternalAuth{}}
 	}
 	var raw net.Conn
 	var stop func() bool
-	config.Dial = func(network, addr string) (net.Conn, error) {
+	config.Dial = func(network, _ string) (net.Conn, error) {
 		nd := net.Dialer{Timeout: dialLimit, KeepAlive: heartbeat}
 		var err error
-		if raw, err = nd.DialContext(ctx, network, addr); err != nil {
+		if raw, err = nd.DialContext(ctx, network, e.addr); err != nil {
 			return nil, err
 		}
 		limitUnacked(raw)
@@ -84,9 +114,25 @@ func (d *dialer) dialOne(ctx context.Context, e endpoint, role string) (*amqp.Co
 		_ = raw.SetDeadline(time.Now().Add(dialLimit))
 		conn := raw
 		stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
-		return raw, nil
+		heard := raw
+		if role == roleReceive {
+			heard = listening{raw, &d.heard}
+		}
+		if !e.secure {
+			return newSieve(heard), nil
+		}
+		t := d.tls.Clone()
+		if t.ServerName == "" {
+			t.ServerName, _, _ = net.SplitHostPort(e.addr)
+		}
+		// Not left to the library: the sieve must see what is under the encryption.
+		secure := tls.Client(heard, t)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		return newSieve(secure), nil
 	}
-	conn, err := amqp.DialConfig(e.url, config)
+	conn, err := amqp.DialConfig(strings.Replace(e.url, "amqps:", "amqp:", 1), config)
 	if stop != nil && !stop() && err == nil {
 		_ = conn.Close()
 		err = ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,10 +31,15 @@ const (
 	headerTaskID   = "mayfly-task-id"
 	headerHost     = "mayfly-host"
 	headerBuriedAt = "mayfly-buried-at"
+	headerHandedBy = "mayfly-handed-by" // of a forwarded message: the host that had it before
+	headerDoubtful = "mayfly-doubtful"  // of a copy: there may be another one
 )
 
 // deliveryCount is the header by which a quorum queue tells how often it has delivered a message before.
 const deliveryCount = "x-delivery-count"
+
+// acquiredCount tells the same from RabbitMQ 4.3 on, where the other one leaves out what was merely given back.
+const acquiredCount = "x-acquired-count"
 
 const (
 	// historyPlain is the longest history in bytes that travels as plain JSON; a longer one is packed.
@@ -50,7 +56,7 @@ const (
 // A copy with the sender-selected routes of CC would go to those queues once more.
 func brokerMade(key string) bool {
 	switch key {
-	case "x-death", deliveryCount, "x-acquired-count", "x-delivery-limit", "x-stream-offset", "CC", "BCC":
+	case "x-death", deliveryCount, acquiredCount, "x-delivery-limit", "x-stream-offset", "CC", "BCC":
 		return true
 	}
 	return strings.HasPrefix(key, "x-first-death-") || strings.HasPrefix(key, "x-last-death-")
@@ -89,25 +95,53 @@ func pack(text []byte) string {
 	return packed + base64.StdEncoding.EncodeToString(b.Bytes())
 }
 
+const (
+	// historyText bounds the text of a history and historyLongest its entries, that a forged header does not fill the memory. A true one has
+	// a hundred tries and some that were not counted, with a short message each.
+	historyText    = 1 << 20
+	historyLongest = 1000
+	// attemptMost is the highest number of an attempt that may be meant.
+	attemptMost = 1 << 20
+)
+
 // decodeHistory reads a history; nil where there is none or it is not ours.
 func decodeHistory(v any) []queue.Past {
 	s, _ := v.(string)
-	text := []byte(s)
+	var text io.Reader = strings.NewReader(s)
 	if rest, ok := strings.CutPrefix(s, packed); ok {
 		z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(rest)))
 		if err != nil {
 			return nil
 		}
-		// The bound keeps a forged header from filling the memory.
-		if text, err = io.ReadAll(io.LimitReader(z, 16<<20)); err != nil {
-			return nil
-		}
+		text = z
+	}
+	d := json.NewDecoder(io.LimitReader(text, historyText))
+	if start, err := d.Token(); err != nil || start != json.Delim('[') {
+		return nil
 	}
 	var h []queue.Past
-	if len(text) == 0 || json.Unmarshal(text, &h) != nil {
+	for d.More() {
+		var p queue.Past
+		if d.Decode(&p) != nil || p.Attempt < 1 || p.Attempt > attemptMost || len(h) == historyLongest {
+			return nil
+		}
+		h = append(h, p)
+	}
+	if _, err := d.Token(); err != nil || d.More() {
 		return nil
 	}
 	return h
+}
+
+// queuedAt is when a message was queued, as the first of those says who does. It is the producer's word: what cannot be is now.
+func queuedAt(said ...time.Time) time.Time {
+	now := time.Now()
+	for _, t := range said {
+		if !t.IsZero() && t.Unix() >= 0 && !t.After(now) {
+			return t
+		}
+	}
+	return now
 }
 
 // fit makes the headers fit into a frame: a message that cannot be sent would end the connection again and again. It
@@ -186,4 +220,13 @@ func number(h amqp.Table, key string) int64 {
 	default:
 		return 0
 	}
+}
+
+// handedBack reports whether a queue by which a host is handed tasks has given the message back to its pool: what its host has begun may run there.
+func handedBack(h amqp.Table) bool {
+	deaths, _ := h["x-death"].([]any)
+	return slices.ContainsFunc(deaths, func(d any) bool {
+		death, _ := d.(amqp.Table)
+		return strings.HasPrefix(text(death, "queue"), hostPrefix)
+	})
 }

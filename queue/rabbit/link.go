@@ -3,8 +3,10 @@ package rabbit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -17,6 +19,11 @@ const (
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
 )
+
+// answerLimit is how long a broker may leave a request or a message without an answer before this side goes to another of its nodes, or makes a new
+// connection. A node that sees no majority of its cluster goes on with its clients from RabbitMQ 4.3 on, and answers nothing; and some nodes of
+// versions before lose what they owe to a channel when a queue gets another leader. It is longer than a disk takes that is busy.
+const answerLimit = 30 * time.Second
 
 // backoff is a growing wait.
 type backoff time.Duration
@@ -42,8 +49,18 @@ func sleep(ctx context.Context, d time.Duration) error {
 // session is one connection, from its opening to its end.
 type session struct {
 	conn *amqp.Connection
+	addr string
 	user string // empty where the client does not know it
 	done chan struct{}
+	// fault is why this side has given the connection up; nil where it has not.
+	fault atomic.Pointer[error]
+}
+
+// giveUp ends a connection that is open and does no good.
+func (s *session) giveUp(cause error) {
+	if s.fault.CompareAndSwap(nil, &cause) {
+		_ = s.conn.CloseDeadline(time.Now().Add(closeLimit))
+	}
 }
 
 // link keeps a connection to the broker: after each loss it makes a new one.
@@ -118,13 +135,22 @@ func (l *link) connect(ctx context.Context) (*session, string, error) {
 	if err != nil {
 		return nil, e.addr, err
 	}
-	return &session{conn: conn, user: e.user, done: make(chan struct{})}, e.addr, nil
+	return &session{conn: conn, addr: e.addr, user: e.user, done: make(chan struct{})}, e.addr, nil
 }
 
 // serve offers the connection until it ends, and returns why it ended; nil when ctx did.
 func (l *link) serve(ctx context.Context, s *session, addr string) error {
 	closed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
-	if err := l.prepare(ctx, s); err != nil {
+	limit := time.AfterFunc(answerLimit, func() {
+		l.dialer.avoid(addr)
+		s.giveUp(fmt.Errorf("it did not answer for %s", answerLimit))
+	})
+	err := l.prepare(ctx, s)
+	limit.Stop()
+	if fault := s.fault.Load(); fault != nil {
+		err = *fault
+	}
+	if err != nil {
 		_ = s.conn.CloseDeadline(time.Now().Add(closeLimit))
 		if ctx.Err() != nil {
 			return nil
@@ -144,6 +170,9 @@ func (l *link) serve(ctx context.Context, s *session, addr string) error {
 		cause = errors.New("the connection was closed")
 		if ok {
 			cause = fault
+		}
+		if fault := s.fault.Load(); fault != nil {
+			cause = *fault
 		}
 	}
 	l.mu.Lock()

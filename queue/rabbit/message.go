@@ -28,18 +28,17 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		UserID:        d.UserId,
 		Pool:          pool,
 		Band:          band,
-		QueuedAt:      timestamp(d.Headers, headerQueuedAt),
+		QueuedAt:      queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp),
 		History:       decodeHistory(d.Headers[headerAttempts]),
-		Redelivered:   d.Redelivered || number(d.Headers, deliveryCount) > 0,
+		Deliveries:    int(max(number(d.Headers, deliveryCount), number(d.Headers, acquiredCount))),
+	}
+	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
+	m.Redelivered = d.Redelivered || m.Deliveries > 0
+	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
+		m.Redelivered, m.Deliveries = true, -1 // what was before, another queue has counted
 	}
 	if _, copied := d.Headers[headerUserID]; copied && self != "" && d.UserId == self {
 		m.UserID = text(d.Headers, headerUserID)
-	}
-	if m.QueuedAt.IsZero() {
-		m.QueuedAt = d.Timestamp
-	}
-	if m.QueuedAt.IsZero() {
-		m.QueuedAt = time.Now()
 	}
 	for k, v := range d.Headers {
 		if brokerMade(k) || strings.HasPrefix(k, headerPrefix) {
@@ -63,6 +62,7 @@ func again(d amqp.Delivery, m queue.Message, self string) amqp.Publishing {
 		}
 	}
 	delete(h, headerPublish)
+	delete(h, headerDoubtful)
 	h[headerQueuedAt] = m.QueuedAt.Format(time.RFC3339Nano)
 	h[headerUserID] = m.UserID
 	kind := d.ContentType

@@ -14,9 +14,21 @@ const (
 	resultsExchange = "mayfly.results"
 	eventsExchange  = "mayfly.events"
 	controlExchange = "mayfly.control"
+	cancelStream    = "mayfly.cancels"
+	pulseQueue      = "mayfly.pulse"
 	dead            = "mayfly.dead" // a fanout exchange and its queue
 	waitPrefix      = "mayfly.wait."
 	cancelKey       = "cancel"
+	helloKey        = "hello"
+	pulseKey        = "pulse"
+	askPrefix       = "ask."         // and a pool: to all of its hosts
+	toHostPrefix    = "host."        // and a host: to that one
+	hostPrefix      = "mayfly.host." // and a host: its own queues
+
+	// Types of control messages.
+	questionType = "mayfly.question"
+	offerType    = "mayfly.offer"
+	helloType    = "mayfly.hello"
 )
 
 // Attribute keys of the log lines.
@@ -50,7 +62,10 @@ func bindingKeys(pool string, band queue.Band) []string {
 	return []string{pool + "." + string(band)}
 }
 
-// controlQueue names the exclusive queue by which a host hears of control messages.
-func controlQueue(host string) string { return "mayfly.host." + host + ".control" }
+// controlQueue names the exclusive queue by which a host hears of control messages; see [ear] for its other names.
+func controlQueue(host string) string { return hostPrefix + host + ".control" }
+
+// hostQueue names the queue and the exchange by which a host is handed tasks.
+func hostQueue(host string) string { return hostPrefix + host + ".tasks" }
 
 func itoa(d time.Duration) string { return strconv.FormatInt(int64(d), 10) }

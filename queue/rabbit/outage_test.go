@@ -110,10 +110,15 @@ func TestAcknowledgementTimeout(t *testing.T) {
 			cl, log := dial(t, Config{URLs: []string{b.URL()}, Host: "h", Pools: []string{"p"}})
 			s := cl.Source()
 			s.Demand(2)
-			publish(t, cl, task(1))
 			high := task(2)
 			high.Band = queue.High
+			// A line that still fetches, and one that was retired.
+			publish(t, cl, task(0))
+			awaitLost(t, receive(t, s))
+			settle(t, receive(t, s), done("t0"))
+			publish(t, cl, task(1))
 			held := receive(t, s)
+			retire(t, cl)
 			awaitLost(t, held)
 			remedy := "set_policy"
 			if v == broker.V310 {
@@ -131,6 +136,32 @@ func TestAcknowledgementTimeout(t *testing.T) {
 			publish(t, cl, high)
 			settle(t, receive(t, s), done("t2"))
 		})
+	}
+}
+
+// retire makes the lines that hold something so old that they are retired, and waits for that.
+func retire(t *testing.T, cl *Client) {
+	t.Helper()
+	s := cl.source
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		fetching := 0
+		for _, l := range s.lanes {
+			for _, ln := range l.lines {
+				if len(ln.unsettled) > 0 && ln.prefetch > 0 {
+					ln.since = time.Now().Add(-lineAge)
+					fetching++
+				}
+			}
+		}
+		s.mu.Unlock()
+		if fetching == 0 {
+			return
+		}
+		signal(s.kick)
+		if time.Now().After(deadline) {
+			t.Fatal("a line is too old and still fetches")
+		}
 	}
 }
 

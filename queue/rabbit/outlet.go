@@ -61,17 +61,24 @@ func open(s *session, log *slog.Logger) (*outlet, error) {
 	return o, nil
 }
 
-// await waits for a publication's confirm.
-func (o *outlet) await(ctx context.Context, lost <-chan struct{}, pub *publication) (fate, error) {
+// await waits for a publication's confirm. late is called again and again while none comes.
+func (o *outlet) await(ctx context.Context, lost <-chan struct{}, pub *publication, late func()) (fate, error) {
 	if pub.confirm == nil {
 		return unknown, nil
 	}
-	select {
-	case <-pub.confirm.Done():
-	case <-ctx.Done():
-		return unknown, ctx.Err()
-	case <-lost:
-		return unknown, queue.ErrLost
+	timer := time.NewTicker(answerLimit)
+	defer timer.Stop()
+	for confirmed := false; !confirmed; {
+		select {
+		case <-pub.confirm.Done():
+			confirmed = true
+		case <-timer.C:
+			late()
+		case <-ctx.Done():
+			return unknown, ctx.Err()
+		case <-lost:
+			return unknown, queue.ErrLost
+		}
 	}
 	if !pub.confirm.Acked() {
 		// The library calls an open confirm refused when the channel closes.

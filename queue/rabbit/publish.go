@@ -22,27 +22,65 @@ type publication struct {
 	make func(*session) error
 	// ahead, when not empty, names what make makes that must exist before publishing: an exchange made on demand.
 	ahead string
-	// reply says that the message goes to a producer's own queue, which may be gone.
+	// reply says that the message goes to one queue by its name, mostly a producer's own, which may be gone.
 	reply bool
-	msg   amqp.Publishing
+	// many says that the message goes to queues of many hosts, some of which may be gone with their node of the broker: the others have it though the
+	// broker refuses it (from 4.2 on; see [ear]). keep, where it is not empty, is the queue that must have it all the same.
+	many bool
+	keep string
+	// copied says that the message is a copy to be run, of which there must not be two.
+	copied bool
+	msg    amqp.Publishing
 
 	confirm *amqp.DeferredConfirmation
 	id      int64
 	done    bool
 }
 
+// doubt notes that the message may have arrived already.
+func (p *publication) doubt() {
+	if p.copied {
+		p.msg.Headers[headerDoubtful] = true
+	}
+}
+
+// replyPatience is for how long a producer's queue may refuse a reply: one that is full, or is gone with its node of the broker (see [ear]). Its task
+// waits for it, and its result is in the results exchange all the same.
+const replyPatience = 30 * time.Second
+
+// leaveMax is the longest time between two connections that are given up because a confirm does not come.
+const leaveMax = 10 * time.Minute
+
+// settleFor says whether a message that the broker has refused for so long may be left at that. If it is not, it is published again: to the queue
+// that must have it, or to all.
+func (p *publication) settleFor(refused time.Duration) bool {
+	switch {
+	case p.many && p.keep != "":
+		p.exchange, p.key, p.many, p.reply = "", p.keep, false, true // who may not publish by a queue's name has done what it can
+	case p.many:
+		p.done = true
+	case p.reply && p.keep == "":
+		p.done = refused >= replyPatience
+	}
+	return p.done
+}
+
 // publisher publishes with confirms on one channel at a time.
 type publisher struct {
-	link      *link
-	topology  *topology
-	log       *slog.Logger
-	seq       atomic.Int64
-	noReplies atomic.Bool // the broker has refused us the default exchange
+	link       *link
+	topology   *topology
+	log        *slog.Logger
+	seq        atomic.Int64
+	noReplies  atomic.Bool // the broker has refused us the default exchange
+	blocked    atomic.Bool // the broker is short of something
+	unanswered func(s *session, silence time.Duration)
 
-	mu  sync.Mutex
-	cur *outlet
-	up  chan struct{} // closed while cur is set, and for good at the end
-	end bool          // there will be no other outlet
+	mu    sync.Mutex
+	cur   *outlet
+	up    chan struct{} // closed while cur is set, and for good at the end
+	end   bool          // there will be no other outlet
+	left  time.Time     // when a connection was last given up because a confirm did not come
+	leave time.Duration // the least time from then to the next one
 }
 
 func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
@@ -63,6 +101,7 @@ func (p *publisher) run(ctx context.Context) {
 		if s != last {
 			last = s
 			alarm = newAlarm(s)
+			p.blocked.Store(false)
 		}
 		o, err := open(s, p.log)
 		if err == nil {
@@ -97,10 +136,12 @@ func (p *publisher) serve(ctx context.Context, o *outlet, a *alarm) error {
 			case b.Active && !a.active:
 				p.log.Warn("RabbitMQ blocked publishing: results wait until its alarm is over", "reason", b.Reason)
 				a.active = true
+				p.blocked.Store(true)
 				p.withdraw()
 			case !b.Active && a.active:
 				p.log.Info("RabbitMQ unblocked publishing")
 				a.active = false
+				p.blocked.Store(false)
 				p.offer(o)
 			}
 		case fault, ok := <-o.closed:
@@ -178,6 +219,7 @@ func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, 
 // returns their error, or that the broker lacks what a publication needs and it may not be made.
 func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*publication) error {
 	var wait backoff
+	began := time.Now()
 	for fruitless := 0; ; {
 		o, err := p.outlet(ctx, lost)
 		if err != nil {
@@ -195,7 +237,7 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 			if pub.done {
 				continue
 			}
-			result, err := o.await(ctx, lost, pub)
+			result, err := o.await(ctx, lost, pub, func() { p.late(o, began) })
 			if err != nil {
 				return err
 			}
@@ -209,9 +251,15 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 				}
 				left++
 			case refusedByBroker:
-				p.log.Warn("RabbitMQ did not take a message, trying again", "exchange", pub.exchange)
-				left++
+				again := !pub.settleFor(time.Since(began))
+				if !pub.many {
+					p.log.Warn("RabbitMQ did not take a message", "exchange", pub.exchange, "key", pub.key, keyTask, pub.msg.MessageId, "again", again)
+				}
+				if again {
+					left++
+				}
 			case unknown:
+				pub.doubt()
 				left++
 			}
 		}
@@ -224,6 +272,24 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 		if err := sleepOr(ctx, lost, wait.next()); err != nil {
 			return err
 		}
+	}
+}
+
+// late gives a connection up on which a message has waited for its confirm for long, though the broker has not said that it is short of something.
+// Where that does not help, it is done more and more rarely: what one queue owes must not disturb all others.
+func (p *publisher) late(o *outlet, began time.Time) {
+	p.mu.Lock()
+	silence, since := time.Since(began), time.Since(p.left)
+	if since > 2*leaveMax {
+		p.leave = 0
+	}
+	due := p.cur == o && silence >= answerLimit && since >= p.leave
+	if due {
+		p.left, p.leave = time.Now(), min(max(2*p.leave, answerLimit), leaveMax)
+	}
+	p.mu.Unlock()
+	if due {
+		p.unanswered(o.sess, silence)
 	}
 }
 

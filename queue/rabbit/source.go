@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 // source hands out deliveries of all lanes. See regulate.go for how it keeps to the demand.
 type source struct {
 	client *Client
-	lanes  []*lane // the high bands of all pools, then the normal ones, then the low ones
+	lanes  []*lane   // what is handed over, if that is taken; the high bands of all pools, then the normal ones, then the low ones
+	bands  [][]*lane // the same by band
 
 	wake   chan struct{} // holds a token while a waiting Receive may find something
 	kick   chan struct{} // holds a token while the regulator has something to do
@@ -25,9 +27,10 @@ type source struct {
 	mu       sync.Mutex
 	demand   int
 	grown    bool // since the regulator last looked
-	received int  // handed out and not settled
+	held     int  // all unsettled deliveries
+	received int  // handed out and not settled, but for those beyond the demand
 	buffered int  // fetched and not handed out
-	narrow   bool // some lane is narrower than the demand: the regulator wants to hear of room
+	narrow   bool // some lane is narrower than the demand, or fetches nothing: the regulator wants to hear of room
 	reg      regulator
 }
 
@@ -37,9 +40,12 @@ func newSource(c *Client) *source {
 		closed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for _, band := range queue.Bands {
+		var lanes []*lane
 		for _, pool := range c.pools {
-			s.lanes = append(s.lanes, &lane{pool: pool, band: band, queue: poolQueue(pool, band)})
+			lanes = append(lanes, &lane{pool: pool, band: band, queue: poolQueue(pool, band),
+				make: func(sess *session) error { return c.topology.pool(sess, pool) }})
 		}
+		s.lanes, s.bands = append(s.lanes, lanes...), append(s.bands, lanes)
 	}
 	return s
 }
@@ -63,32 +69,64 @@ func (s *source) Receive(ctx context.Context) (queue.Delivery, error) {
 	}
 }
 
-// take hands out the first of the buffered deliveries, higher bands first, unless the demand is met.
+// take hands out the first of the buffered deliveries, unless the demand is met: of a band that was passed too often, whatever the
+// demand, or else of the highest band, and of the pool in it that has got the least.
 func (s *source) take() *delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.received >= s.demand || s.buffered == 0 {
+	if s.demand == 0 || s.buffered == 0 {
 		return nil
 	}
-	for _, l := range s.lanes {
-		if len(l.buffer) == 0 {
-			continue
+	var l *lane
+	for _, other := range s.lanes {
+		switch {
+		case len(other.buffer) == 0:
+		case other.due():
+			return s.hand(other)
+		case l == nil || other.band == l.band && other.received < l.received:
+			l = other
 		}
-		d := l.buffer[0]
-		l.buffer[0] = nil
-		l.buffer = l.buffer[1:]
-		d.received = true
-		s.buffered--
-		s.received++
-		s.stir()
-		return d
 	}
-	return nil
+	if l == nil || s.received >= s.demand {
+		return nil
+	}
+	return s.hand(l)
+}
+
+// hand hands out a lane's next delivery. It is called with mu held.
+func (s *source) hand(l *lane) *delivery {
+	d := l.buffer[0]
+	l.buffer[0] = nil
+	l.buffer = l.buffer[1:]
+	s.buffered--
+	if d.received = s.received < s.demand; d.received { // else it is beyond the demand
+		l.received++
+		s.received++
+	}
+	lower := false
+	for _, lanes := range s.bands {
+		for _, other := range lanes {
+			switch {
+			case lower:
+				if other.passed++; other.passed == queue.PassMax {
+					signal(s.kick) // it may fetch now
+				}
+			case other.band == l.band && other.due():
+				signal(s.kick) // no more
+				fallthrough
+			case other.band == l.band:
+				other.passed = 0
+			}
+		}
+		lower = lower || lanes[0].band == l.band
+	}
+	s.stir()
+	return d
 }
 
 // stir lets a waiting Receive look again where there is something for it. It is called with mu held.
 func (s *source) stir() {
-	if s.buffered > 0 && s.received < s.demand {
+	if s.buffered > 0 && (s.received < s.demand || slices.ContainsFunc(s.lanes, func(l *lane) bool { return len(l.buffer) > 0 && l.due() })) {
 		signal(s.wake)
 	}
 }
@@ -143,7 +181,10 @@ func (s *source) run(ctx context.Context) {
 func (s *source) serve(ctx context.Context, sess *session) {
 	defer s.wg.Wait()
 	defer func() {
-		for _, l := range s.lanes {
+		s.mu.Lock()
+		lanes := slices.Clone(s.lanes)
+		s.mu.Unlock()
+		for _, l := range lanes {
 			s.shut(l)
 		}
 	}()
@@ -170,14 +211,24 @@ func (s *source) serve(ctx context.Context, sess *session) {
 // arrived takes a delivery from a lane's channel.
 func (s *source) arrived(l *lane, ln *line, raw amqp.Delivery) {
 	d := &delivery{source: s, lane: l, line: ln, raw: raw, lost: make(chan struct{}),
-		msg: decode(raw, l.pool, l.band, ln.user)}
+		msg: l.decode(raw, ln.user)}
+	if d.msg.Redelivered && d.msg.Unbegun(s.client.given.turns(d.msg.Fingerprint())) {
+		d.msg.Redelivered = false // nobody but us had it
+	}
 	worn := number(raw.Headers, deliveryCount) >= refreshAt
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.line != ln {
-		return // the channel is gone, and the broker delivers the message again
+	if ln.gone {
+		return // the broker delivers the message again
 	}
-	l.unsettled[d] = struct{}{}
+	if len(ln.unsettled) == 0 {
+		ln.since = time.Now()
+		signal(s.kick) // to see how old it becomes
+	}
+	ln.unsettled[d] = struct{}{}
+	if s.held++; s.held >= s.demand {
+		s.reg.room = false // what there was has been filled
+	}
 	if worn {
 		s.wg.Go(func() { s.refresh(d) })
 		return
@@ -194,16 +245,18 @@ func (s *source) arrived(l *lane, ln *line, raw amqp.Delivery) {
 func (s *source) settled(d *delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := d.lane
-	if _, ours := l.unsettled[d]; !ours {
+	ln := d.line
+	if _, ours := ln.unsettled[d]; !ours {
 		return false
 	}
-	delete(l.unsettled, d)
+	delete(ln.unsettled, d)
+	s.held--
 	if d.received {
 		s.received--
+		d.lane.received--
 	}
 	s.stir()
-	if s.narrow {
+	if s.narrow || ln.prefetch == 0 && len(ln.unsettled) == 0 {
 		signal(s.kick)
 	}
 	return true

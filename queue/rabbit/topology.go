@@ -38,6 +38,7 @@ func (t *topology) prepare(_ context.Context, s *session) error {
 		func(s *session) error { return t.exchange(s, eventsExchange, amqp.ExchangeTopic) },
 		func(s *session) error { return t.exchange(s, controlExchange, amqp.ExchangeTopic) },
 		t.graveyard,
+		t.cancelQueue,
 	}
 	for _, pool := range t.pools {
 		steps = append(steps, func(s *session) error { return t.pool(s, pool) })
@@ -80,12 +81,44 @@ func (t *topology) wait(s *session, rung time.Duration) error {
 	if err := t.exchange(s, name, amqp.ExchangeFanout); err != nil {
 		return err
 	}
-	return t.queue(s, name, name, amqp.Table{
+	return t.queue(s, name, name, waitArguments(rung), "")
+}
+
+func waitArguments(rung time.Duration) amqp.Table {
+	return amqp.Table{
 		"x-message-ttl":          rung.Milliseconds(),
 		"x-dead-letter-exchange": tasksExchange,
 		"x-dead-letter-strategy": "at-least-once",
 		"x-overflow":             "reject-publish",
-	}, "")
+	}
+}
+
+// handTTL is how long a forwarded message may lie before its host takes it. Then, or when the host dies with it, it goes back to its pool: what is
+// given back to the queue keeps its age.
+const handTTL = 10 * time.Second
+
+// host makes the queue by which this host is handed tasks; also in passive mode, for it is not shared. Its exchange keeps the key by which a
+// message has come to its pool, so that it finds back, and ends with the queue, which ends when nobody has used it for long: the host
+// is gone.
+func (t *topology) host(s *session, host string) error {
+	name := hostQueue(host)
+	return attempt(s, func(ch *amqp.Channel) error {
+		if err := ch.ExchangeDeclare(name, amqp.ExchangeFanout, true, true, false, false, nil); err != nil {
+			return err
+		}
+		_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{
+			"x-queue-type":           "quorum",
+			"x-message-ttl":          handTTL.Milliseconds(),
+			"x-dead-letter-exchange": tasksExchange,
+			"x-dead-letter-strategy": "at-least-once",
+			"x-overflow":             "reject-publish",
+			"x-expires":              time.Hour.Milliseconds(),
+		})
+		if err != nil {
+			return err
+		}
+		return ch.QueueBind(name, "", name, false, nil)
+	})
 }
 
 // exchange makes a durable exchange unless it exists.

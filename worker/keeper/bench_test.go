@@ -48,14 +48,11 @@ func BenchmarkSpawn(b *testing.B) {
 			c.Policy = policy
 			k.Client = New(c)
 			own := filepath.Join(k.dir, "own")
-			if err := os.MkdirAll(filepath.Join(own, "scratch"), 0o700); err != nil {
-				b.Fatal(err)
-			}
 			var next atomic.Int64
 			one := func() {
 				id := strconv.FormatInt(next.Add(1), 10)
 				e, err := k.Run(context.Background(), isolation.Spec{ID: id, Args: []string{"/bin/true"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: own + "/scratch",
-					Stdout: filepath.Join(k.dir, id+".out"), Stderr: filepath.Join(k.dir, id+".err"), OutputMax: 1 << 20, Private: own,
+					Stdout: filepath.Join(k.dir, id+".out"), Stderr: filepath.Join(k.dir, id+".err"), OutputMax: 1 << 20, Private: own, Dirs: []string{"scratch"},
 					Limits: isolation.Limits{MilliCPU: 1000, Cores: []int{int(next.Load()) % 2}, Memory: 1 << 30, PIDs: 100}}, nil)
 				k.Release(id)
 				if err != nil || e.Code != 0 || e.StartError != "" {

@@ -46,6 +46,7 @@ type Client struct {
 	held     map[string]held // by id: what the keeper holds and no run waits for
 	detached bool
 	idle     *time.Timer
+	deaths   uint64 // of keepers that did not leave in good order
 }
 
 var _ isolation.Sandbox = (*Client)(nil)
@@ -76,8 +77,8 @@ func New(c Config) *Client {
 }
 
 // Run implements isolation.Sandbox.
-func (c *Client) Run(ctx context.Context, spec isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
-	r, err := c.begin(ctx, &spec)
+func (c *Client) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	r, err := c.begin(ctx, spec)
 	if err != nil {
 		return isolation.Exit{}, err
 	}
@@ -195,6 +196,13 @@ func (c *Client) Held(ctx context.Context) ([]isolation.Held, error) {
 	}
 	c.lookIdle()
 	return list, nil
+}
+
+// Health says whether there is a keeper now (an idle host has none), and how many have died, with their workers.
+func (c *Client) Health() (up bool, deaths uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.link != nil, c.deaths
 }
 
 // Release implements isolation.Sandbox.
@@ -359,7 +367,10 @@ func (c *Client) handle(l *link, f *frame) {
 	case opStarted:
 		if r := c.runs[f.ID]; r != nil {
 			r.startedAt = f.Started.At
-			r.started <- *f.Started
+			select {
+			case r.started <- *f.Started:
+			default: // it was told before
+			}
 		} else if h, ok := c.held[f.ID]; ok {
 			h.Started = *f.Started
 			c.held[f.ID] = h
@@ -400,6 +411,7 @@ func (c *Client) lost(l *link) {
 	detached := c.detached
 	c.mu.Unlock()
 	var verdict error // nil: lost with the keeper
+	died := false
 	switch {
 	case detached:
 		verdict = isolation.ErrDetached
@@ -408,6 +420,7 @@ func (c *Client) lost(l *link) {
 		c.config.Log.Error("another manager has taken the keeper over")
 		verdict = isolation.ErrDetached
 	default:
+		died = true
 		c.config.Log.Error("keeper lost: its workers are killed and their tasks run again")
 		if err := c.sweep(); err != nil {
 			c.config.Log.Error("workers left by the keeper that died", logkey.Err, err)
@@ -416,6 +429,9 @@ func (c *Client) lost(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link = nil
+	if died {
+		c.deaths++
+	}
 	now := time.Now()
 	for id, r := range c.runs {
 		c.end(id, isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: now}, verdict)

@@ -83,9 +83,9 @@ func TestStartErrors(t *testing.T) {
 		}
 	}
 	s := b.spec("host", "true")
-	s.Stdout = "/no/such/dir/out"
+	s.Stdin = "/no/such/dir/in"
 	if _, err := b.Run(t.Context(), s, nil); err == nil {
-		t.Error("an output file that cannot be made is no error of the sandbox")
+		t.Error("an input file that is not there is no error of the sandbox")
 	}
 }
 
@@ -199,6 +199,28 @@ func TestOutputCap(t *testing.T) {
 }
 
 // TestManagerDies kills a manager by SIGKILL: what ran goes on, what ended is held, and the next manager gets all of it.
+// TestNoOutput has programs write nothing, and where nothing can be kept: the first makes no file, the second is told why, and how much was lost.
+func TestNoOutput(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if e := b.run(b.spec("silent", "exit 3")); e.Code != 3 || e.OutputError != "" {
+		t.Errorf("exit = %+v", e)
+	}
+	for _, name := range []string{"silent.out", "silent.err"} {
+		if _, err := os.Lstat(filepath.Join(b.dir, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	s := b.spec("lost", "head -c 100000 /dev/zero; echo x >&2")
+	s.Stdout, s.Stderr = "/proc/no/out", filepath.Join(b.dir, "later", "err")
+	if e := b.run(s); e.Code != 0 || e.StdoutDropped != 100000 || e.StderrDropped != 0 || !strings.Contains(e.OutputError, "/proc/no") {
+		t.Errorf("exit = %+v", e)
+	}
+	if text := b.read("later/err"); text != "x\n" {
+		t.Errorf("output = %q", text)
+	}
+}
+
 func TestManagerDies(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

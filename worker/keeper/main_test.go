@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "manager":
 		manage(os.Args[1])
+	case "stranger":
+		stranger(os.Args[1])
+		os.Exit(0)
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("deaf")
@@ -44,6 +47,11 @@ type bench struct {
 	t   testing.TB
 	dir string
 	*Client
+}
+
+// Run is the client's, for a spec that the test goes on changing.
+func (b *bench) Run(ctx context.Context, s isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+	return b.Client.Run(ctx, &s, started)
 }
 
 // modes are the two ways of holding a worker's processes together.
@@ -155,7 +163,7 @@ func manage(dir string) {
 	for id, script := range map[string]string{"ends": "exit 3", "waits": "while ! test -e $DIR/go; do sleep 0.01; done; exit 4", "runs": "sleep 600"} {
 		b := &bench{dir: dir}
 		s := b.spec(id, script)
-		go c.Run(context.Background(), s, func(isolation.Started) { fmt.Println(id) })
+		go c.Run(context.Background(), &s, func(isolation.Started) { fmt.Println(id) })
 	}
 	select {}
 }

@@ -20,15 +20,17 @@ type pump struct {
 	streams map[int32]*stream // by the pipe's descriptor
 }
 
-// stream is one pipe and its file.
+// stream is one pipe and its file, which is made when something comes.
 type stream struct {
 	mu      sync.Mutex // held while bytes are moved
 	pipe    int
+	path    string
 	file    *os.File
 	max     int64
 	kept    int64
 	dropped int64
-	ended   bool // the pipe is closed
+	fault   error // why the file takes no more
+	ended   bool  // the pipe is closed
 }
 
 func newPump() (*pump, error) {
@@ -45,19 +47,14 @@ func newPump() (*pump, error) {
 	return p, nil
 }
 
-// open makes a file that takes what is written to the returned end of a pipe, at most max bytes of it. The caller closes
-// that end once the worker has it.
-func (p *pump) open(path string, max int64) (*stream, *os.File, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot make the output file: %w", err)
-	}
+// watch returns the end of a pipe of which what is written there comes into a file, at most max bytes of it. The caller closes that end once the worker
+// has it.
+func (p *pump) watch(path string, max int64) (*stream, *os.File, error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-		file.Close()
 		return nil, nil, fmt.Errorf("cannot make a pipe: %w", err)
 	}
-	s := &stream{pipe: ends[0], file: file, max: max}
+	s := &stream{pipe: ends[0], path: path, max: max}
 	write := os.NewFile(uintptr(ends[1]), "|1")
 	fail := func(err error) (*stream, *os.File, error) {
 		write.Close()
@@ -113,6 +110,11 @@ const (
 
 // move moves what is in the pipe, at most n pieces of it, and reports whether the pipe has come to its end.
 func (s *stream) move(null *os.File, n int) (end bool) {
+	if s.file == nil && s.max > 0 {
+		if more, end := s.begin(); !more {
+			return end
+		}
+	}
 	for range n {
 		to, size := s.file, min(moveSize, s.max-s.kept)
 		if size <= 0 {
@@ -126,7 +128,7 @@ func (s *stream) move(null *os.File, n int) (end bool) {
 		case err != nil && to == s.file:
 			// The disk is full, or the file system does not take it: keep no more, but go on reading, for a worker must not
 			// hang for it. What is not kept is counted.
-			s.max = s.kept
+			s.max, s.fault = s.kept, err
 		case err != nil, moved == 0:
 			return true
 		case to == s.file:
@@ -138,9 +140,30 @@ func (s *stream) move(null *os.File, n int) (end bool) {
 	return false
 }
 
+// begin makes the file of the first bytes. It reports whether there may be more of them; if not, whether the pipe has come to its end.
+func (s *stream) begin() (more, end bool) {
+	b := make([]byte, min(512, s.max))
+	n, err := unix.Read(s.pipe, b)
+	for err == unix.EINTR {
+		n, err = unix.Read(s.pipe, b)
+	}
+	if n <= 0 {
+		return false, err != unix.EAGAIN
+	}
+	if s.file, err = isolation.Create(s.path, os.O_TRUNC|unix.O_NOFOLLOW); err == nil {
+		kept := 0
+		kept, err = s.file.Write(b[:n])
+		s.kept = int64(kept)
+	}
+	if err != nil {
+		s.max, s.dropped, s.fault = s.kept, int64(n)-s.kept, err // as in move
+	}
+	return true, false
+}
+
 // finish takes what the ended worker left in the pipe, closes it, and returns the number of bytes that were dropped, with a
-// notice of it at the end of the file. Whoever still holds the other end gets SIGPIPE.
-func (p *pump) finish(s *stream) int64 {
+// notice of it at the end of the file, and whether that was for a fault. Whoever still holds the other end gets SIGPIPE.
+func (p *pump) finish(s *stream) (dropped int64, fault error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ended {
@@ -149,11 +172,14 @@ func (p *pump) finish(s *stream) int64 {
 		p.forget(s)
 		s.close(p.epoll)
 	}
+	if s.file == nil {
+		return s.dropped, s.fault
+	}
 	if s.dropped > 0 {
 		fmt.Fprintf(s.file, isolation.Notice, s.kept, s.dropped)
 	}
 	s.file.Close()
-	return s.dropped
+	return s.dropped, s.fault
 }
 
 // forget stops watching the pipe. It comes before the descriptor is closed, which may then be used anew.

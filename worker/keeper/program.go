@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -125,11 +126,11 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 	if files[0], err = os.OpenFile(stdin, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
 		return 0, fmt.Errorf("cannot open the standard input: %w", err)
 	}
-	if p.out, files[1], err = s.pump.open(spec.Stdout, spec.OutputMax); err != nil {
+	if p.out, files[1], err = s.pump.watch(spec.Stdout, spec.OutputMax); err != nil {
 		return 0, err
 	}
 	if p.err, files[2] = p.out, files[1]; spec.Stderr != spec.Stdout {
-		if p.err, files[2], err = s.pump.open(spec.Stderr, spec.OutputMax); err != nil {
+		if p.err, files[2], err = s.pump.watch(spec.Stderr, spec.OutputMax); err != nil {
 			return 0, err
 		}
 	}
@@ -149,15 +150,12 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 	} else if len(spec.Closed) > 0 {
 		return 0, errors.New("cannot close devices to a program: there are no control groups here")
 	}
-	p.private, err = s.spawner.Private(spec.Private, p.place, spec.Limits.Memory, spec.Limits.Disk, spec.Devices,
-		process.Images{Dir: s.dir, Run: s.command})
+	p.private, err = s.spawner.Private(spec, p.place, process.Images{Dir: s.dir, Run: s.command})
+	if err == nil && p.private == nil {
+		err = s.spawner.Own(spec, p.place)
+	}
 	if err != nil {
 		return 0, err
-	}
-	if p.private == nil && spec.Private != "" {
-		if err := s.spawner.Own(spec.Private, p.place); err != nil {
-			return 0, err
-		}
 	}
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
 	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
@@ -296,9 +294,13 @@ func (s *server) finish(p *program, exit *isolation.Exit) {
 	} else {
 		stuck = s.killMarked(p)
 	}
-	exit.StdoutDropped = s.pump.finish(p.out)
+	var fault, faultToo error
+	exit.StdoutDropped, fault = s.pump.finish(p.out)
 	if p.err != p.out {
-		exit.StderrDropped = s.pump.finish(p.err)
+		exit.StderrDropped, faultToo = s.pump.finish(p.err)
+	}
+	if fault = cmp.Or(fault, faultToo); fault != nil {
+		exit.OutputError = fault.Error()
 	}
 	if p.private != nil {
 		exit.DiskFull = p.private.Full()

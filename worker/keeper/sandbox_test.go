@@ -38,12 +38,7 @@ func sandboxed(t testing.TB, change func(*process.Policy)) *bench {
 func (b *bench) confined(id, script string) isolation.Spec {
 	s := b.spec(id, script)
 	own := filepath.Join(b.dir, "own-"+id)
-	for _, dir := range []string{own, filepath.Join(own, "scratch")} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	s.Private, s.Dir = own, filepath.Join(own, "scratch")
+	s.Private, s.Dirs, s.Dir = own, []string{"scratch"}, filepath.Join(own, "scratch")
 	s.Env = append(s.Env, "OWN="+own)
 	s.Limits = isolation.Limits{MilliCPU: 1000, Memory: 64 << 20, PIDs: 64}
 	return s

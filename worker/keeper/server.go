@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/memory"
 	"github.com/mayfly/mayfly/internal/slots"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/cgroup"
@@ -30,6 +31,11 @@ const (
 	spawners = 4
 	// firstClient is how long a new keeper waits for the client that started it.
 	firstClient = 10 * time.Second
+	// acceptPause is the time between two tries to accept a client.
+	acceptPause = 100 * time.Millisecond
+	// restAfter is how long nothing must have happened for memory to be given back, spareHeap how much garbage there may be, in bytes.
+	restAfter = 5 * time.Second
+	spareHeap = 4 << 20
 	// lockLimit is how long a keeper that is about to end may still hold the lock.
 	lockLimit = 5 * time.Second
 )
@@ -42,6 +48,7 @@ type server struct {
 	groups  *cgroup.Root // nil where there are none
 	spawner *process.Spawner
 	pump    *pump
+	quiet   *memory.Rest
 	done    chan struct{} // closed when the keeper is to end
 
 	mu       sync.Mutex
@@ -61,6 +68,7 @@ const noCgroups = "MAYFLY_TEST_NO_CGROUPS"
 // Main is the keeper's whole life: `mayfly keeper DIR`. It serves until it holds nothing and has no client or is told to
 // quit. Descriptor 3 is where it tells the client that started it how that went: nothing when all is well.
 func Main(args []string) error {
+	memory.Leeway(spareHeap)
 	ready := os.NewFile(3, "ready")
 	s, listener, err := open(args)
 	if err != nil {
@@ -88,7 +96,7 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
 	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}),
-		programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
+		quiet: memory.NewRest(restAfter, memory.Trim), programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
 	var err error
 	if s.pump, err = newPump(); err != nil {
 		return nil, nil, err
@@ -220,10 +228,16 @@ func (s *server) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			s.log.Error("no more clients", logkey.Err, err)
-			return
+			s.log.Error("client not accepted", logkey.Err, err)
+			select {
+			case <-s.done:
+				return
+			case <-time.After(acceptPause): // no descriptor is free
+			}
+			continue
 		}
 		if !ours(conn) {
+			s.log.Warn("client refused: it is another user's")
 			conn.Close()
 			continue
 		}
@@ -345,6 +359,7 @@ func (s *server) end() {
 // send tells the client, if there is one. A client that comes later learns it from what is held. The lock is held by most
 // callers, so it must not block.
 func (s *server) send(f *frame) {
+	s.quiet.Stir()
 	if p := s.client; p != nil {
 		p.send(f)
 	}

@@ -77,15 +77,47 @@ func readFrame(r *bufio.Reader) (*frame, error) {
 	if n > maxFrame {
 		return nil, fmt.Errorf("cannot read a frame of %d bytes", n)
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
+	body, err := readBody(r, int(n))
+	if err != nil {
 		return nil, err
 	}
 	f := new(frame)
 	if err := json.Unmarshal(body, f); err != nil {
 		return nil, fmt.Errorf("cannot decode a frame: %w", err)
 	}
-	return f, nil
+	return f, f.check()
+}
+
+// readBody reads n bytes. Of a long body no more memory is taken than has come: the other end may have made the length up.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	const shortBody = 64 << 10
+	if n <= shortBody {
+		body := make([]byte, n)
+		_, err := io.ReadFull(r, body)
+		return body, err
+	}
+	body, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err == nil && len(body) < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return body, err
+}
+
+// check reports what a frame lacks. What it says of programs is believed.
+func (f *frame) check() error {
+	ok := true
+	switch f.Op {
+	case opRun:
+		ok = f.Spec != nil && f.Spec.ID != "" && len(f.Spec.Args) > 0
+	case opStarted:
+		ok = f.Started != nil
+	case opEnded:
+		ok = f.Exit != nil
+	}
+	if !ok {
+		return fmt.Errorf("cannot use a frame %q: a part of it is missing", f.Op)
+	}
+	return nil
 }
 
 // The files of a keeper in its directory.

@@ -1,0 +1,103 @@
+package mayfly
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const (
+	// heartbeat is the interval of heartbeats; a peer that is silent for two is taken for gone.
+	heartbeat = 10 * time.Second
+	// dialLimit bounds the TCP connection, and again the TLS and AMQP handshakes.
+	dialLimit = 10 * time.Second
+	// writeLimit bounds a write: as long as heartbeats take to notice that the peer is gone, because a writer stuck in the
+	// kernel would keep the library from noticing. A broker that blocks publishing says so, and nothing is written to it.
+	writeLimit = 2 * heartbeat
+	// closeLimit bounds the farewell.
+	closeLimit = 2 * time.Second
+)
+
+// dialer makes connections to one broker.
+type dialer struct {
+	url  string // holds the password
+	addr string
+	tls  *tls.Config
+	sasl []amqp.Authentication // nil for the URL's user and password
+}
+
+func newDialer(raw string, t *tls.Config) (dialer, error) {
+	uri, err := amqp.ParseURI(raw)
+	if err != nil {
+		// The error of a URL quotes the URL, password included: only its cause may be shown.
+		if broken := (*url.Error)(nil); errors.As(err, &broken) {
+			err = errors.New("it is not a URL: a password must be percent-encoded")
+		}
+		return dialer{}, fmt.Errorf("cannot read the RabbitMQ URL: %w", err)
+	}
+	d := dialer{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), tls: t}
+	if t == nil {
+		return d, nil
+	}
+	if uri.Scheme != "amqps" {
+		return dialer{}, errors.New("cannot use TLS with an amqp:// URL: write amqps://")
+	}
+	parsed, err := url.Parse(raw)
+	if err == nil && parsed.User == nil && (len(t.Certificates) > 0 || t.GetClientCertificate != nil) {
+		d.sasl = []amqp.Authentication{&amqp.ExternalAuth{}}
+	}
+	return d, nil
+}
+
+// dial makes a connection, and returns what it runs on, too. ctx ends its making, not the connection.
+func (d *dialer) dial(ctx context.Context) (conn *amqp.Connection, raw net.Conn, err error) {
+	config := amqp.Config{Heartbeat: heartbeat, Properties: amqp.NewConnectionProperties(), SASL: d.sasl}
+	config.Properties.SetClientConnectionName("mayfly client")
+	if d.tls != nil {
+		config.TLSClientConfig = d.tls.Clone()
+	}
+	var stop func() bool
+	config.Dial = func(network, addr string) (net.Conn, error) {
+		var err error
+		if raw, err = (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, network, addr); err != nil {
+			return nil, err
+		}
+		// The library lifts the deadline once the connection is open. Until then, ctx ends the handshake.
+		_ = raw.SetReadDeadline(time.Now().Add(dialLimit))
+		stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
+		return patient{raw}, nil
+	}
+	conn, err = amqp.DialConfig(d.url, config)
+	if stop != nil && !stop() && err == nil {
+		_ = conn.Close() // what it runs on is closed already
+		err = ctx.Err()
+	}
+	if err != nil {
+		if raw != nil {
+			_ = raw.Close()
+		}
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, nil, fmt.Errorf("cannot connect to RabbitMQ at %s: %w", d.addr, err)
+	}
+	return conn, raw, nil
+}
+
+// patient is a connection whose writes do not take for ever.
+type patient struct{ net.Conn }
+
+// Write writes within writeLimit.
+func (c patient) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}

@@ -1,0 +1,282 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/integration/broker"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// The benchmarks of the whole, against what people would write by hand. Compare within one run: machines differ and are noisy, ratios less so.
+// `make bench` runs them; docs/performance.md says what they mean.
+
+// batch is how many tasks one measurement of throughput runs.
+const batch = 2000
+
+// BenchmarkThroughput runs `true` for each message of a queue: by a bare loop that receives, executes, publishes a confirmed result and
+// acknowledges, four at a time, without limits or anything kept; and by the manager, everything on. They take turns on one broker; "of-loop" is the
+// ratio of the manager's rate to the loop's.
+func BenchmarkThroughput(b *testing.B) {
+	for _, v := range broker.Versions {
+		b.Run(string(v), func(b *testing.B) {
+			br := broker.Shared(b, v)
+			var loop, manager time.Duration
+			for b.Loop() {
+				loop += bareLoop(b, br.Vhost(b))
+				manager += managed(b, "MAYFLY_AMQP_URL="+br.Vhost(b))
+			}
+			n := float64(b.N) * batch
+			b.ReportMetric(n/manager.Seconds(), "tasks/s")
+			b.ReportMetric(n/loop.Seconds(), "loop-tasks/s")
+			b.ReportMetric(loop.Seconds()/manager.Seconds(), "of-loop")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+	b.Run("embedded", func(b *testing.B) {
+		var took time.Duration
+		for b.Loop() {
+			took += embedded(b)
+		}
+		b.ReportMetric(float64(b.N)*batch/took.Seconds(), "tasks/s")
+		b.ReportMetric(0, "ns/op")
+	})
+}
+
+// bareLoop is what people write: four workers, each receives, executes, publishes the result, waits for its confirm, acknowledges.
+func bareLoop(b *testing.B, url string) time.Duration {
+	must := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	conn, err := amqp.Dial(url)
+	must(err)
+	defer conn.Close()
+	ch, err := conn.Channel()
+	must(err)
+	for _, name := range []string{"in", "out"} {
+		_, err = ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
+		must(err)
+	}
+	must(ch.Confirm(false))
+	fill(b, ch, "", "in")
+	must(ch.Qos(16, 0, false))
+	in, err := ch.Consume("in", "", false, false, false, false, nil)
+	must(err)
+	begin := time.Now()
+	var group sync.WaitGroup
+	work := make(chan amqp.Delivery)
+	for range 4 {
+		group.Go(func() {
+			for d := range work {
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					b.Error(err)
+				}
+				c, err := ch.PublishWithDeferredConfirm("", "out", false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(`{"exit_code": 0}`)})
+				if err == nil {
+					c.Wait()
+					err = d.Ack(false)
+				}
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for range batch {
+		work <- <-in
+	}
+	close(work)
+	group.Wait()
+	return time.Since(begin)
+}
+
+// fill publishes a batch of tasks, confirmed.
+func fill(b *testing.B, ch *amqp.Channel, exchange, key string) {
+	var confirms []*amqp.DeferredConfirmation
+	for i := range batch {
+		c, err := ch.PublishWithDeferredConfirm(exchange, key, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent,
+			Body: fmt.Appendf(nil, `{"id": "t%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, i)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		confirms = append(confirms, c)
+	}
+	for _, c := range confirms {
+		c.Wait()
+	}
+}
+
+// managed has a manager work through a batch, and returns the time from the first result's coming to the last one's, scaled to the whole batch: its
+// start is measured elsewhere.
+func managed(b *testing.B, env string) time.Duration {
+	h := newHost(b, env, "MAYFLY_CPUS=2", "MAYFLY_LOG_LEVEL=warn")
+	h.start()
+	h.connected()
+	url := strings.TrimPrefix(env, "MAYFLY_AMQP_URL=")
+	p := newProducer(b, url)
+	h.stop() // the queues are there now
+	fill(b, p.ch, "mayfly.tasks", "default")
+	h.start()
+	p.waitFor("the first result", func() bool { return p.total >= batch/20 })
+	begin, first := time.Now(), p.total
+	p.waitFor("all results", func() bool { return p.total >= batch })
+	took := time.Since(begin)
+	for id, list := range p.results {
+		if list[0].State != queue.Succeeded {
+			b.Fatalf("%s: %+v", id, list[0])
+		}
+	}
+	h.stop()
+	return took * batch / time.Duration(batch-first)
+}
+
+// embedded has a manager work through a batch from its own queue.
+func embedded(b *testing.B) time.Duration {
+	h := newHost(b, "MAYFLY_CPUS=2", "MAYFLY_LOG_LEVEL=warn")
+	h.start()
+	var lines strings.Builder
+	for i := range batch {
+		fmt.Fprintf(&lines, `{"id": "t%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`+"\n", i)
+	}
+	begin := time.Now()
+	if out, errs, code := h.mayfly(lines.String(), "submit", "--lines", "-", "--wait"); code != 0 {
+		b.Fatalf("%d: %s %s", code, tail(out, 500), tail(errs, 500))
+	}
+	took := time.Since(begin)
+	h.stop()
+	return took
+}
+
+// BenchmarkLatency measures from the publishing of a task, on an idle host, to what its program does first: opening a named pipe.
+func BenchmarkLatency(b *testing.B) {
+	br := broker.Shared(b, broker.V40)
+	url := br.Vhost(b)
+	h := newHost(b, "MAYFLY_AMQP_URL="+url, "MAYFLY_LOG_LEVEL=warn")
+	h.start()
+	h.connected()
+	p := newProducer(b, url)
+	pipe := filepath.Join(h.marks(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Chmod(pipe, 0o666); err != nil {
+		b.Fatal(err)
+	}
+	var all []time.Duration
+	for i := 0; b.Loop(); i++ {
+		id := fmt.Sprint("t", i)
+		opened := make(chan time.Time)
+		go func() {
+			f, err := os.Open(pipe) // returns when the worker has opened it
+			at := time.Now()
+			if err == nil {
+				f.Close()
+			}
+			opened <- at
+		}()
+		begin := time.Now()
+		p.publish("default", fmt.Sprintf(`{"id": %q, "command": ["/bin/cp", "/dev/null", %q]}`, id, pipe))
+		all = append(all, (<-opened).Sub(begin))
+		p.wait(id)
+	}
+	slices.Sort(all)
+	at := func(share float64) float64 {
+		return float64(all[min(len(all)-1, int(share*float64(len(all))))].Microseconds()) / 1000
+	}
+	b.ReportMetric(at(0.5), "p50-ms")
+	b.ReportMetric(at(0.99), "p99-ms")
+	b.ReportMetric(at(0.999), "p99.9-ms")
+}
+
+// BenchmarkFootprint measures what an idle manager holds, and what a running worker adds to manager and keeper.
+func BenchmarkFootprint(b *testing.B) {
+	const workers, watch, settled = 500, 20 * time.Second, 8 * time.Second // settled: whatever was to be done is done, and memory given back
+	for b.Loop() {
+		br := broker.Shared(b, broker.V40)
+		h := newHost(b, "MAYFLY_AMQP_URL="+br.Vhost(b), "MAYFLY_LOG_LEVEL=warn", "MAYFLY_CPUS=1000", "MAYFLY_MEMORY=100GiB")
+		h.start()
+		h.connected()
+		time.Sleep(settled)
+		pid := h.cmd.Process.Pid
+		before, cpu := switches(b, pid), cpuTime(b, pid)
+		time.Sleep(watch)
+		b.ReportMetric(float64(switches(b, pid)-before)/watch.Seconds(), "wakeups/s")
+		b.ReportMetric(float64(cpuTime(b, pid)-cpu)/watch.Seconds()*10, "cpu-ms/s")
+		idle := memory(b, pid, "Pss:")
+		b.ReportMetric(float64(memory(b, pid, "Rss:"))/1024, "rss-MiB")
+		b.ReportMetric(float64(idle)/1024, "pss-MiB")
+
+		p := newProducer(b, strings.TrimPrefix(h.env[len(h.env)-4], "MAYFLY_AMQP_URL="))
+		p.publish("default", `{"id": "one", "command": ["sleep", "1000"], "resources": {"cpu": 0.01, "memory": "16MiB"}}`)
+		h.until("one runs", func() bool { return h.running() == 1 })
+		time.Sleep(settled)
+		one := memory(b, pid, "Pss:") + memory(b, h.keeperPID(), "Pss:")
+		for i := range workers {
+			p.publish("default", fmt.Sprintf(`{"id": "w%d", "command": ["sleep", "1000"], "resources": {"cpu": 0.01, "memory": "16MiB"}}`, i))
+		}
+		h.until("all run", func() bool { return h.running() == workers+1 })
+		time.Sleep(settled)
+		b.ReportMetric(float64(memory(b, pid, "Pss:")+memory(b, h.keeperPID(), "Pss:")-one)/workers, "KiB/worker")
+		h.mayfly("", append([]string{"cancel"}, "one")...)
+		h.stop()
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// memory reads a figure of a process's memory in KiB.
+func memory(b *testing.B, pid int, field string) (kib int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == field {
+			kib, _ = strconv.Atoi(f[1])
+		}
+	}
+	return kib
+}
+
+// switches counts how often the threads of a process were woken.
+func switches(b *testing.B, pid int) (n int) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, name := range threads {
+		text, _ := os.ReadFile(name)
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) == 2 && f[0] == "voluntary_ctxt_switches:" {
+				k, _ := strconv.Atoi(f[1])
+				n += k
+			}
+		}
+	}
+	return n
+}
+
+// cpuTime is what a process has used, in hundredths of a second.
+func cpuTime(b *testing.B, pid int) (ticks int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	f := strings.Fields(rest)
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return user + system
+}

@@ -1,0 +1,279 @@
+package manager
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// A host that holds a task which it cannot or should not run asks the others, once; those that can take it now say so, and the best is handed
+// the task. Where nobody can now, the others keep the question for a time and answer when they can, so that nobody asks again and again, and
+// nobody tells all others how it is. Who comes (back) says hello, and is asked what is still open: so no question is lost.
+const (
+	// adoptTime is how long a message that was delivered before waits for the host that has it. Such a host may have lost its connection, and
+	// makes a new one within half a minute at worst: the longest wait between two tries is 10 s, and a dial may take as long. Who may not go on
+	// without the broker has stopped its workers by then (see lost.go).
+	adoptTime = 30 * time.Second
+	// loneTime is the same where no other host was ever heard of: the others answer the first hello at once.
+	loneTime = time.Second
+	// answerTime is how long an answer may take: it takes a broker milliseconds, and a loaded host some more.
+	answerTime = 250 * time.Millisecond
+	// sampleTime is how long it may take where only some hosts were asked, and more can be.
+	sampleTime = 80 * time.Millisecond
+	// collectTime is how long further offers are waited for after the first.
+	collectTime = 20 * time.Millisecond
+	// askLimit bounds the publishing of a question or an answer: by then it is put again, or of no use.
+	askLimit = 5 * time.Second
+	// runTime, spareTime and shareTime are how long a question stays open which nobody could answer at once: about what never can run here,
+	// before it waits in the broker; about what has failed here, before it is tried here again; and about what waits for room here. The last one
+	// is asked again, with twice the time up to shareMax: a broker that is full of waiting tasks is not to be filled with questions, too.
+	runTime   = 5 * time.Minute
+	spareTime = 3 * time.Second
+	shareTime = 30 * time.Second
+	shareMax  = 5 * time.Minute
+	// askAfter is how long a task waits for room here before the others are asked; askAfterHanded, one that was handed on before.
+	askAfter       = 500 * time.Millisecond
+	askAfterHanded = 3 * time.Second
+	// heldMax is how many tasks may wait for other hosts without taking the place of others in the host's window, and parkedHeld how many of them
+	// may be such as no host can run: the first host that can gets them at once. The others wait in the broker.
+	heldMax    = 64
+	parkedHeld = 32
+	// offersWanted is how many offers a question should get. In a fleet that gives more, a share of the hosts is asked first.
+	offersWanted = 8
+	// againDelay is the wait after a handing over that failed.
+	againDelay = time.Second
+)
+
+// others is what the manager knows of the other hosts. The manager's lock guards it.
+type others struct {
+	// here says that this host is ready to be asked: it knows what an earlier life began.
+	here bool
+	// reached says that it can be asked: what others say arrives.
+	reached bool
+	// known are the hosts that were heard of, and their pools as far as they said, but for those that have left in good order.
+	known map[string][]string
+	// size is about how many hosts answer a question that most can answer; last is the question that was decided last.
+	size      float64
+	last      *inquiry
+	inquiries map[string]*inquiry
+	// shared is the question about what waits for room, sharing when to ask the next one, and sharePause how long that stays open.
+	shared     *inquiry
+	sharing    *time.Timer
+	sharePause time.Duration
+	// kept are questions of others that may be answered later, not before keptAt. promised is what was offered and may come.
+	kept     []kept
+	keptAt   time.Time
+	look     *time.Timer
+	promised []promise
+	// polls are what people want to know of all hosts, by question.
+	polls map[string]*poll
+	// parked is what this host has put back because no host could run it, by task id.
+	parked map[string]parked
+}
+
+// inquiry is a question that was asked.
+type inquiry struct {
+	question queue.Question
+	// entry is what it is about; nil when that does not wait any more, but others do.
+	entry  *entry
+	offers []queue.Offer
+	// gave is what the offers say of deliveries that ended without the task's having been begun.
+	gave []int
+	// lack are the hosts that have not begun the task, for sure.
+	lack []string
+	// open is how long the others are to keep it where none can answer at once, and until is the end of that once they do.
+	open  time.Duration
+	until time.Time
+	timer *time.Timer
+}
+
+// hold has the entry wait for the answer to a question before anything else is done with it. The lock is held.
+func (m *Manager) hold(e *entry, purpose queue.Purpose) {
+	e.held = true
+	if purpose != queue.ToAdopt {
+		e.asked = true
+	}
+	m.inquire(e, purpose, map[queue.Purpose]time.Duration{queue.ToRun: runTime, queue.ToSpare: spareTime}[purpose])
+}
+
+// heldCount counts the entries that wait for other hosts, and those that others have handed to this one. The lock is held.
+func (m *Manager) heldCount() (n int) {
+	for _, e := range m.waiting {
+		if e.held || e.handed() {
+			n++
+		}
+	}
+	return min(n, heldMax)
+}
+
+// shown is what other hosts are shown of a message: all that they need to know whether they would run it.
+func shown(msg queue.Message) *queue.Message {
+	signature, signed := msg.Headers[queue.SignatureHeader]
+	msg.Headers = nil
+	if signed {
+		msg.Headers = map[string]any{queue.SignatureHeader: signature}
+	}
+	return &msg
+}
+
+// parkedCount counts the entries that no host can run now. The lock is held.
+func (m *Manager) parkedCount() (n int) {
+	for _, e := range m.waiting {
+		if e.noTaker() {
+			n++
+		}
+	}
+	return n
+}
+
+// inquire asks the other hosts about an entry. The lock is held.
+func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *inquiry {
+	fingerprint := e.attempt.Fingerprint
+	q := &inquiry{entry: e, open: open, question: queue.Question{ID: m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36),
+		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:],
+		Share: 1}}
+	wait := answerTime
+	switch {
+	case purpose == queue.ToAdopt:
+		wait = m.adoptTime()
+		q.question.Surely = len(m.others.known) <= offersWanted
+	case purpose == queue.ToSettle:
+		wait = open
+	case m.others.size > 2*offersWanted:
+		q.question.Share, wait = offersWanted/m.others.size, sampleTime
+	}
+	if purpose != queue.ToAdopt && purpose != queue.ToSettle {
+		q.question.Message = shown(e.delivery.Message())
+	}
+	e.inquiry = q
+	m.others.inquiries[q.question.ID] = q
+	q.timer = time.AfterFunc(wait, func() { m.step(q) })
+	m.put(q.question, "")
+	return q
+}
+
+func (m *Manager) adoptTime() time.Duration {
+	if len(m.others.known) == 0 {
+		return loneTime
+	}
+	return adoptTime
+}
+
+// put publishes a question, to one host or to all. The lock is held.
+func (m *Manager) put(q queue.Question, host string) {
+	m.tell("other hosts not asked", q.TaskID, func(ctx context.Context) error { return m.Fleet.Ask(ctx, q, host) })
+}
+
+// tell says something to other hosts in the background. What is not said within a time is of no use any more, or is said again when the queue is
+// back. The lock is held.
+func (m *Manager) tell(otherwise, taskID string, say func(context.Context) error) {
+	if m.state != serving {
+		return
+	}
+	m.group.Go(func() {
+		ctx, cancel := context.WithTimeout(m.settling, askLimit)
+		defer cancel()
+		if err := say(ctx); err != nil && ctx.Err() == nil {
+			m.Log.Warn(otherwise, logkey.Task, taskID, logkey.Err, err)
+		}
+	})
+}
+
+// step goes on with a question when its time is over.
+func (m *Manager) step(q *inquiry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.others.inquiries[q.question.ID] != q {
+		return
+	}
+	switch {
+	case q.question.Purpose == queue.ToSettle:
+		q.open = min(2*q.open, shareMax)
+		m.put(q.question, "")
+		q.timer.Reset(q.open)
+	case len(q.offers) > 0:
+		m.decide(q)
+	case q.question.Share < 1: // those few could not; the others may
+		q.question.Share = min(1, q.question.Share*offersWanted)
+		wait := sampleTime
+		if q.question.Share == 1 {
+			wait = answerTime
+		}
+		m.put(q.question, "")
+		q.timer.Reset(wait)
+	case q.open > 0 && q.until.IsZero() && (q.question.Purpose != queue.ToRun || m.parkedCount() < parkedHeld):
+		q.question.Open, q.until = q.open, time.Now().Add(q.open)
+		m.put(q.question, "")
+		q.timer.Reset(q.open)
+		if e := q.entry; q.question.Purpose == queue.ToRun && e != nil {
+			e.reason = m.heldReason(e)
+			m.announceParked(e)
+			m.Log.Info("task parked", logkey.Task, q.question.TaskID, logkey.Reason, e.misfit)
+		}
+		m.notify()
+	default:
+		m.decide(q)
+	}
+}
+
+// decide hands an entry to the best host that has offered to take it; where none has, it goes on here. The lock is held.
+func (m *Manager) decide(q *inquiry) {
+	e := q.entry
+	if len(q.offers) > 0 && q.until.IsZero() {
+		m.others.size *= 0.95 // the fleet may have shrunk
+		m.others.last = q
+		m.learnSize(q)
+	}
+	if q.question.Purpose == queue.ToAdopt && len(q.offers) == 0 && e != nil {
+		m.forgetSilent(q)
+		e.unowned = true
+		m.Log.Info("task is with no host that lives", logkey.Task, q.question.TaskID, "deliveries", e.delivery.Message().Deliveries, "unbegun", q.gave)
+	}
+	m.endInquiry(q)
+	if q.question.Purpose == queue.ToShare {
+		m.others.sharePause = min(max(2*m.others.sharePause, shareTime), shareMax)
+		if len(q.offers) > 0 {
+			m.others.sharePause = 0
+		}
+		if e == nil && len(q.offers) > 0 { // somebody has room for one like that: is it enough for the next one?
+			m.shareOne(time.Now())
+			return
+		}
+	}
+	if e != nil && e.status == Waiting && e.atHand() && m.state == serving && len(q.offers) > 0 {
+		m.forward(e, q)
+		return
+	}
+	m.schedule()
+}
+
+// endInquiry forgets a question. The lock is held.
+func (m *Manager) endInquiry(q *inquiry) {
+	q.timer.Stop()
+	delete(m.others.inquiries, q.question.ID)
+	if m.others.shared == q {
+		m.others.shared = nil
+	}
+	if q.entry != nil {
+		q.entry.inquiry, q.entry.held = nil, false
+	}
+	if time.Now().Before(q.until) { // the others need not keep it
+		m.put(queue.Question{ID: q.question.ID, Pool: q.question.Pool, Over: true, Share: 1}, "")
+	}
+}
+
+// leave has the question about an entry end that waits no more. Where there is room for it, others may still want that. The lock is held.
+func (m *Manager) leave(e *entry) {
+	q := e.inquiry
+	switch {
+	case q == nil:
+	case q.question.Purpose == queue.ToShare:
+		e.inquiry, q.entry = nil, nil
+	default:
+		m.endInquiry(q)
+	}
+}

@@ -1,0 +1,115 @@
+package manager
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// reasons say why a task was handed over.
+var reasons = map[queue.Purpose]string{queue.ToAdopt: "it runs there", queue.ToRun: "it cannot run here", queue.ToSpare: "it has failed here",
+	queue.ToShare: "it can start there at once"}
+
+// forward hands an entry to the host that has it, or has most room. The lock is held.
+func (m *Manager) forward(e *entry, q *inquiry) {
+	best := slices.MaxFunc(q.offers, func(a, b queue.Offer) int {
+		if a.Has != b.Has {
+			if a.Has {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.Room, b.Room)
+	})
+	m.waiting = slices.DeleteFunc(m.waiting, func(w *entry) bool { return w == e })
+	e.status = Settling
+	m.closing[e] = true
+	d, purpose := e.delivery, q.question.Purpose
+	m.group.Go(func() {
+		err := d.Settle(m.settling, queue.Verdict{Action: queue.Forward, Host: best.Host, Doubtful: purpose == queue.ToAdopt}, nil)
+		switch {
+		case err == nil:
+			m.Log.Info("task handed over", logkey.Task, e.attempt.Task.ID, logkey.Host, best.Host, logkey.Reason, reasons[purpose])
+		case errors.Is(err, queue.ErrLost) || m.settling.Err() != nil:
+		default:
+			m.Log.Warn("task not handed over", logkey.Task, e.attempt.Task.ID, logkey.Host, best.Host, logkey.Err, err)
+			m.keep(e, purpose)
+			return
+		}
+		m.forget(e)
+	})
+}
+
+// keep takes an entry back that could not be handed over, and has it wait a little before the others are asked again.
+func (m *Manager) keep(e *entry, purpose queue.Purpose) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.closing, e)
+	if m.state != serving { // it comes again from the queue, as all that is left
+		return
+	}
+	e.status, e.held = Waiting, true
+	m.waiting = append(m.waiting, e)
+	m.notify()
+	time.AfterFunc(againDelay, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if e.status != Waiting || !e.held || e.inquiry != nil || m.state != serving {
+			return
+		}
+		if e.atHand() && purpose != queue.ToShare {
+			m.hold(e, purpose)
+			return
+		}
+		e.held = false
+		m.schedule()
+	})
+}
+
+// share asks who has room for what has been waiting here for long: for one at a time. The lock is held.
+func (m *Manager) share(now time.Time) {
+	if m.Fleet == nil || m.others.shared != nil || m.state != serving {
+		return
+	}
+	if next := m.shareOne(now); next > 0 {
+		if m.others.sharing != nil {
+			m.others.sharing.Stop()
+		}
+		m.others.sharing = time.AfterFunc(next, func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.share(time.Now())
+		})
+	}
+}
+
+// shareOne asks about the first task that has been waiting for long, and returns when one will have; 0 where none waits. The lock is held.
+func (m *Manager) shareOne(now time.Time) (next time.Duration) {
+	for _, e := range m.waiting {
+		if e.inquiry != nil || e.held || !e.atHand() || e.misfit != "" || m.active[e.attempt.Task.ID] != nil {
+			continue
+		}
+		patience := askAfter
+		if e.handed() {
+			patience = askAfterHanded
+		}
+		wait := patience - now.Sub(e.acceptedAt)
+		if wait <= 0 {
+			m.others.shared = m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))
+			return 0
+		}
+		if next == 0 || wait < next {
+			next = wait
+		}
+	}
+	return next
+}
+
+// avoids reports whether a task has failed on this host, so that another one should try it.
+func (m *Manager) avoids(history []queue.Past) bool {
+	return slices.ContainsFunc(history, func(p queue.Past) bool { return p.Host == m.config.Host })
+}

@@ -1,0 +1,64 @@
+package manager
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
+)
+
+// TestUnfit loses workers one after the other: the host gives back what it holds, takes nothing, and comes back when a probe succeeds.
+func TestUnfit(t *testing.T) {
+	t.Parallel()
+	b, _ := newFleet(t)
+	lost := worker.Outcome{Cause: queue.CauseHostLost, Message: "no disk"}
+	for i := range faultsMax {
+		d := newDelivery(queue.Message{MessageID: fmt.Sprint("t", i), Body: message.Body})
+		b.source.deliveries <- d
+		if i == faultsMax-1 { // it waits for the first core
+			waiting := newDelivery(queue.Message{MessageID: "waiting", Body: message.Body})
+			b.source.deliveries <- waiting
+			b.runner.ended <- lost
+			if v := b.verdict(waiting); v.Action != queue.Retry || v.Delay != 0 || len(v.History) != 0 {
+				t.Errorf("verdict = %+v", v)
+			}
+		} else {
+			b.runner.ended <- lost
+		}
+		if v := b.verdict(d); v.Action != queue.Retry || len(v.History) != 1 {
+			t.Errorf("verdict = %+v", v)
+		}
+	}
+	if info, _ := b.Info(t.Context()); !strings.Contains(info.Unfit, "3 workers") || !strings.HasSuffix(info.Unfit, "no disk") {
+		t.Errorf("unfit is %q", info.Unfit)
+	}
+	b.runner.ended <- lost                                   // the first probe
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone} // the second
+	b.until("it is fit", func() bool { info, _ := b.Info(t.Context()); return info.Unfit == "" })
+	d := newDelivery(message)
+	b.source.deliveries <- d
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	b.verdict(d)
+}
+
+// TestCutOff hears nothing of the queue: the worker that must not go on is stopped, and its task tried again.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	f := &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
+	b := newBenchWith(t, func(c *Config, s *Services) {
+		s.Fleet, s.Heard = f, func() time.Time { return time.Time{} }
+		c.CutOff = 50 * time.Millisecond
+	})
+	d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"command": ["true"], "on_lost": "kill", "grace": "1h"}`)})
+	b.source.deliveries <- d
+	if v := b.verdict(d); v.Action != queue.Retry || len(v.History) != 1 || v.History[0].Cause != queue.CauseHostLost {
+		t.Errorf("verdict = %+v", v)
+	}
+	task := queue.Task{OnLost: queue.KillOnLost, Grace: time.Hour}
+	if graceOf(&task) != cutGrace || cutGrace+10*time.Second >= adoptTime {
+		t.Error("another host may begin the task before the worker is gone")
+	}
+}

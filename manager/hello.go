@@ -1,0 +1,117 @@
+package manager
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Joined says that this host can be reached (again). What others have asked and answered before was not heard.
+func (m *Manager) Joined() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.others.reached = true
+	m.greet()
+}
+
+// greet says hello, and asks again what is open. The lock is held.
+func (m *Manager) greet() {
+	if m.Fleet == nil || !m.others.here || !m.others.reached {
+		return
+	}
+	m.tell("other hosts not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{}, "") })
+	for _, q := range m.others.inquiries {
+		m.put(q.question, "")
+	}
+}
+
+// Greeted asks a host that has come (back) what is still open.
+func (m *Manager) Greeted(h queue.Hello) {
+	if !slices.ContainsFunc(h.Pools, func(pool string) bool { return slices.Contains(m.config.Pools, pool) }) {
+		return // it never has anything to do with us
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h.Leaves {
+		m.forgetHost(h.Host)
+		return
+	}
+	m.meet(h.Host, h.Pools...)
+	if m.Fleet == nil || !m.others.here {
+		return
+	}
+	// It wants to know who is there. Of a large fleet, a few are enough for it to know that it is not alone.
+	if n := len(m.others.known); !h.Back && (n <= offersWanted || rand.IntN(n) < offersWanted) {
+		m.tell("another host not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{Back: true}, h.Host) })
+	}
+	if h.Back {
+		return
+	}
+	for _, q := range m.others.inquiries {
+		if slices.Contains(h.Pools, q.question.Pool) {
+			m.put(q.question, h.Host)
+		}
+	}
+	for _, e := range m.waiting { // it may have begun what still waits for room here
+		if e.unowned && !e.held && e.atHand() && slices.Contains(h.Pools, e.attempt.Task.Pool) {
+			e.unowned = false
+			m.leave(e)
+			m.hold(e, queue.ToAdopt)
+		}
+	}
+}
+
+// knownMost is more hosts than a fleet has: who makes names up does not fill the memory.
+const knownMost = 20000
+
+// meet remembers a host. The first one tells that this one is not alone: what waits for a host that has it may have to wait for longer. The lock is
+// held.
+func (m *Manager) meet(host string, pools ...string) {
+	if len(m.others.known) == 0 {
+		for _, q := range m.others.inquiries {
+			if q.question.Purpose == queue.ToAdopt && len(q.offers) == 0 {
+				q.timer.Reset(adoptTime)
+			}
+		}
+	}
+	known, there := m.others.known[host]
+	if !there && len(m.others.known) >= knownMost {
+		return
+	}
+	if !there || len(pools) > 0 && !slices.Equal(pools, known) {
+		m.others.known[host] = pools
+		m.keepHosts()
+	}
+}
+
+// forgetHost forgets a host that has left, or that does not answer any more. The lock is held.
+func (m *Manager) forgetHost(host string) {
+	if _, ok := m.others.known[host]; ok {
+		delete(m.others.known, host)
+		m.keepHosts()
+	}
+}
+
+// keepHosts keeps who is known for the next life, which would else take itself for alone until it has heard of the others, and not wait for them. That
+// there are many is known from a few. The lock is held.
+func (m *Manager) keepHosts() {
+	if m.KeepHosts != nil && len(m.others.known) <= 2*offersWanted {
+		m.KeepHosts(m.others.known)
+	}
+}
+
+// forgetSilent forgets the hosts that have not answered a question that all of them were to answer. Those that come back say so. The lock is held.
+func (m *Manager) forgetSilent(q *inquiry) {
+	if !q.question.Surely {
+		return
+	}
+	for _, host := range m.expected(q) {
+		if !slices.Contains(q.lack, host) {
+			m.Log.Info("host does not answer any more", logkey.Host, host)
+			m.forgetHost(host)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestMask(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"shell":"x"}`: `{"shell":"x"}`,
+		`{"environment": {"A": "s3cret", "B" : ""} , "shell":"x"}`:    `{"environment": {"A": "(hidden)", "B" : "(hidden)"} , "shell":"x"}`,
+		`{"\u0065nvironment":{"A":7,"B":["s3cret"]}}`:                 `{"\u0065nvironment":{"A":"(hidden)","B":"(hidden)"}}`,
+		`{"environment": ["A=s3cret"]}`:                               `{"environment": "(hidden)"}`,
+		`{"environment":{"A":"s3cret"},"environment":{"B":"s3cret"}}`: `{"environment":{"A":"(hidden)"},"environment":{"B":"(hidden)"}}`,
+		`{"shell":"x" "environment":{"A":"s3cret"}}`:                  `{"shell":"x" ` + maskedRest,
+		`{"environment":{"A":"s3cret}`:                                `{` + maskedRest,
+		`{"environment":{"A":"s3cret"}} `:                             `{"environment":{"A":"(hidden)"}} `,
+		`{"environment":{"A":"s3cret"}} x`:                            `{` + maskedRest,
+		`{"params":{"environment":{"A":"said"}},"shell":"x"}`:         `{"params":{"environment":{"A":"said"}},"shell":"x"}`,
+		`no JSON`:         `no JSON`,
+		``:                ``,
+		`["environment"]`: `["environment"]`,
+		`{"environment":` + strings.Repeat(`{"a":`, 99) + `"s3cret"` + strings.Repeat("}", 99) + `}`: `{` + maskedRest,
+	} {
+		if got := string(Mask([]byte(body))); got != want {
+			t.Errorf("%s is shown as %s, want %s", body, got, want)
+		}
+	}
+}
+
+// TestRefusalsHideSecrets holds that no refusal shows a value of the environment.
+func TestRefusalsHideSecrets(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		`{"shell":"x","environment":{"A":7777}}`,
+		`{"shell":"x","environment":{"A":["7777"]}}`,
+		`{"shell":"x","environment":{"A":"7777\u0000"}}`,
+		`{"shell":"x","environment":{"A":"7777` + strings.Repeat("7", maxArgument) + `"}}`,
+		`{"shell":"x","environment":["A=7777"]}`,
+		`{"shell":"x","environment":"7777"}`,
+		`{"shell":"x","environment":{"A":"7777`,
+		`{"shell":"x","environment":{"A":"7777\x"}}`,
+		`{"shell":"x" "environment":{"A":"7777"}}`,
+		`{"environment":{"A":"7777"} "shell":"x"}`,
+		`{"environment":{"A":"7777"},"shell":"x"} y`,
+		`{"environment":{"A":"7777","A":"7777"},"shell":"x"}`,
+	} {
+		if _, err := Decode(Message{Body: []byte(body)}); err == nil || strings.Contains(err.Error(), "7777") {
+			t.Errorf("%.60s: %v", body, err)
+		}
+	}
+}
+
+// FuzzMask holds that what was a task stays JSON, and that no value of its environment is shown.
+func FuzzMask(f *testing.F) {
+	f.Add([]byte(everyField), "v")
+	for _, c := range refused {
+		f.Add([]byte(c.body), "s3cret")
+	}
+	f.Fuzz(func(t *testing.T, body []byte, value string) {
+		shown := Mask(body)
+		if json.Valid(body) && !json.Valid(shown) && !bytes.Contains(shown, []byte(maskedRest)) {
+			t.Errorf("%q is shown as %q", body, shown)
+		}
+		text, err := json.Marshal(map[string]any{"command": []string{"x"}, "environment": map[string]string{"A": value + "\x01s3cret\x01"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shown := Mask(text); bytes.Contains(shown, []byte(`s3cret`)) {
+			t.Errorf("%q is shown", shown)
+		}
+	})
+}

@@ -1,0 +1,102 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// Lack is what a host would need of the broker and has not.
+type Lack struct {
+	// Err says what, Remedy what mends it.
+	Err    error
+	Remedy string
+}
+
+// nobody is no user. The broker refuses messages in another's name, but not before it has looked at the right to publish: so such a message
+// tells whether there is the right, and goes nowhere.
+const nobody = "mayfly-check-nobody"
+
+// Inspect finds out what a host of that name would lack: rights of the user, and with missing what is not declared. It changes nothing, and
+// waits for a connection for as long as ctx lives.
+func (c *Client) Inspect(ctx context.Context, host string, wantDeclared bool) ([]Lack, error) {
+	s, err := c.receive.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Lack
+	note := func(what, right string, err error) error {
+		switch {
+		case err == nil, isCode(err, amqp.PreconditionFailed):
+		case isCode(err, amqp.NotFound):
+			if wantDeclared {
+				list = append(list, Lack{missing{what}, "start a manager with MAYFLY_DECLARE=auto and the rights to make it once"})
+			}
+		case isCode(err, amqp.AccessRefused):
+			list = append(list, Lack{fmt.Errorf("the user %s lacks the right to %s %s", s.user, right, what),
+				`rabbitmqctl set_permissions -p VHOST ` + s.user + ` '^mayfly\.' '^(mayfly\..*|amq\.default)$' '^mayfly\.'`})
+		default:
+			return fmt.Errorf("cannot look for %s: %w", what, err)
+		}
+		return nil
+	}
+	var failures []error
+	for _, name := range []string{tasksExchange, resultsExchange, controlExchange, dead, ""} {
+		what := "the exchange " + name
+		if name == "" {
+			what = "the default exchange (amq.default), by which replies go"
+		}
+		failures = append(failures, note(what, "write to", attempt(s, func(ch *amqp.Channel) error { return mayWrite(ctx, ch, name) })))
+	}
+	for _, pool := range c.pools {
+		for _, band := range queue.Bands {
+			name := poolQueue(pool, band)
+			failures = append(failures, note("the queue "+name, "read from", attempt(s, func(ch *amqp.Channel) error { return mayRead(ch, name) })))
+		}
+	}
+	own := controlQueue(host) + ".9" // the last that a host would take; see [ear]
+	failures = append(failures, note("the queues mayfly.host."+host+".*", "make and read", attempt(s, func(ch *amqp.Channel) error {
+		if _, err := ch.QueueDeclare(own, false, true, true, false, nil); isCode(err, amqp.ResourceLocked) {
+			return nil // it has taken it
+		} else if err != nil {
+			return err
+		}
+		_, err := ch.QueueDelete(own, false, false, false)
+		return err
+	})))
+	return list, errors.Join(failures...)
+}
+
+// mayWrite returns AccessRefused, NotFound, or PreconditionFailed where a message could be published.
+func mayWrite(ctx context.Context, ch *amqp.Channel, exchange string) error {
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	if err := ch.PublishWithContext(ctx, exchange, nobody, false, false, amqp.Publishing{UserId: nobody}); err != nil {
+		return err
+	}
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mayRead returns AccessRefused, NotFound, or PreconditionFailed where messages could be consumed: such a priority is none, which the broker
+// finds after it has looked at the right.
+func mayRead(ch *amqp.Channel, name string) error {
+	_, err := ch.Consume(name, "", false, false, false, false, amqp.Table{"x-priority": "none"})
+	return err
+}
+
+// Version is the broker's, or "" before the first connection.
+func (c *Client) Version() string { return c.version() }
+
+// Supported reports whether the broker's version is one that Mayfly works with.
+func (c *Client) Supported() bool { return atLeast(c.version(), 3, 10) }
+
+// TimeoutRemedy says how the broker's acknowledgement timeout is raised, which AMQP does not show.
+func (c *Client) TimeoutRemedy() string { return c.source.remedy() }
