@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -86,7 +88,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	}
 	cl.state.addr = endpoints[0].addr
 	cl.state.up = map[string]bool{}
-	cl.topology = &topology{mode: c.Declare, pools: c.Pools, log: c.Log}
+	cl.topology = &topology{mode: c.Declare, pools: c.Pools, pulse: c.Host != "" && len(endpoints) > 1, log: c.Log}
 	cl.receive = newLink(roleReceive, d)
 	cl.receive.prepare, cl.receive.report = cl.topology.prepare, cl.report
 	sending := newLink(rolePublish, d)
@@ -115,24 +117,34 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	if c.Host != "" {
 		cl.wg.Go(func() { cl.hear(run) })
 		cl.wg.Go(func() { cl.announce(run) })
-		if len(endpoints) > 1 {
+		if cl.topology.pulse {
 			cl.wg.Go(func() { cl.pulse(run) })
 		}
 	}
 	return cl, nil
 }
 
-// unanswered leaves a node that does not confirm. Where there are others, nothing is taken from it either.
+// unanswered leaves a node that does not confirm.
 func (c *Client) unanswered(s *session, silence time.Duration) {
-	d := c.receive.dialer
 	cause := fmt.Errorf("RabbitMQ at %s has not confirmed a message for %s", s.addr, silence.Round(time.Second))
-	d.avoid(s.addr)
 	s.giveUp(cause)
-	c.receive.mu.Lock()
-	receiving := c.receive.cur
-	c.receive.mu.Unlock()
-	if len(d.endpoints) > 1 && receiving != nil && receiving.addr == s.addr {
-		receiving.giveUp(cause)
+	c.leaveNode(s.addr, cause)
+}
+
+// leaveNode goes on to the next node with both links, where there is another one.
+func (c *Client) leaveNode(addr string, cause error) {
+	d := c.receive.dialer
+	if len(d.endpoints) == 1 {
+		return
+	}
+	d.avoid(addr)
+	for _, l := range []*link{c.receive, c.publish.link} {
+		l.mu.Lock()
+		s := l.cur
+		l.mu.Unlock()
+		if s != nil && s.addr == addr {
+			s.giveUp(cause)
+		}
 	}
 }
 
@@ -193,6 +205,9 @@ func (c *Client) Connection() (up bool, reconnects uint64) {
 // report notes the change of a link and logs when the broker as a whole is lost or reached: s is the new connection, or
 // nil with the reason of its loss.
 func (c *Client) report(role string, s *session, addr string, err error) {
+	if isCode(err, amqp.InternalError) { // such as that it cannot store what takes most nodes of its cluster
+		c.leaveNode(addr, err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := &c.state

@@ -25,6 +25,7 @@ func (m missing) Error() string {
 type topology struct {
 	mode  Declare
 	pools []string
+	pulse bool // there is more than one node to go to; see [Client.pulse]
 	log   *slog.Logger
 	mu    sync.Mutex // one at a time per client: two would only race for the same names
 }
@@ -39,6 +40,9 @@ func (t *topology) prepare(_ context.Context, s *session) error {
 		func(s *session) error { return t.exchange(s, controlExchange, amqp.ExchangeTopic) },
 		t.graveyard,
 		t.cancelQueue,
+	}
+	if t.pulse {
+		steps = append(steps, t.pulseQueue)
 	}
 	for _, pool := range t.pools {
 		steps = append(steps, func(s *session) error { return t.pool(s, pool) })
