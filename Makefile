@@ -59,10 +59,12 @@ build-test-gpu:
 	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/test-gpu/realgpu.test ./integration/realgpu
 	cp integration/realgpu/run.sh build/test-gpu/run.sh
 
-# A fleet of six hosts and all that can happen to it, for about half an hour, and one at a cluster of brokers; CHAOS is the number of tasks, MAYFLY_TEST_SEED what happens.
+# A fleet of six hosts and all that can happen to it, for about half an hour, and one at a cluster of brokers; CHAOS is the number of tasks, CLUSTER=1 gives them a cluster of brokers,
+# MAYFLY_TEST_SEED is what happens.
 CHAOS ?= 10000
+CLUSTER ?= 0
 chaos: setup
-	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) $(GO) test -run '^(TestChaos|TestFleetCluster)$$' -timeout 2h -v ./integration
+	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) MAYFLY_TEST_CLUSTER=$(CLUSTER) $(GO) test -run '^(TestChaos|TestFleetCluster)$$' -timeout 2h -v ./integration
 
 # All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH.
 BENCH ?= build/bench.txt

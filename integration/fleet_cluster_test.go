@@ -21,7 +21,7 @@ func TestFleetCluster(t *testing.T) {
 			c := broker.StartCluster(t, v, 3)
 			hosts := fleet(t, c.URL(0), []string{"MAYFLY_CPUS=4"}, []string{"MAYFLY_CPUS=4", "MAYFLY_AMQP_URL=" + c.URL(1)}, []string{"MAYFLY_CPUS=4", "MAYFLY_AMQP_URL=" + c.URL(2)})
 			p := newProducer(t, c.Nodes[0].URL())
-			s := newSpread(t, hosts, p, 45, "")
+			s := newSpread(t, hosts, p, 45)
 			p.conn.Close()
 			served := func(when string) {
 				t.Helper()

@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/mayfly/mayfly/integration/broker"
@@ -20,14 +22,20 @@ type spread struct {
 	ids   []string
 }
 
-func newSpread(t *testing.T, hosts []*host, p *producer, count int, extra string) *spread {
+// newSpread has hosts of four cores each run so many tasks, which wait for [spread.finish].
+func newSpread(t *testing.T, hosts []*host, p *producer, count int) *spread {
 	t.Helper()
 	s := &spread{t: t, hosts: hosts, p: p, marks: hosts[0].marks()}
+	gate := filepath.Join(s.marks, "go") // a pipe: to wait at it costs the workers nothing
+	if err := errors.Join(syscall.Mkfifo(gate, 0o644), os.Chmod(gate, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cpu := min(0.2, 0.9*4*float64(len(hosts))/float64(count)) // some for each host
 	for i := range count {
 		id := fmt.Sprintf("r%03d", i)
 		s.ids = append(s.ids, id)
-		p.publish("default", fmt.Sprintf(`{"id": %q, "resources": {"cpu": 0.2, "memory": "16MiB"}, %s
-			"shell": "umask 0; echo x >>%[3]s/%[1]s; while ! test -e %[3]s/go; do sleep 0.2; done; exit 7"}`, id, extra, s.marks))
+		p.publish("default", fmt.Sprintf(`{"id": %q, "resources": {"cpu": %.3f, "memory": "16MiB"},
+			"shell": "umask 0; echo x >>%[3]s/%[1]s; read _ <%[3]s/go; exit 7"}`, id, cpu, s.marks))
 	}
 	hosts[0].until("all run", func() bool { return s.running() == count }, func() any { return s.running() })
 	return s
@@ -43,7 +51,12 @@ func (s *spread) running() (n int) {
 // finish lets the tasks end, and checks that each was begun once, has one result, and that nothing is left in any queue.
 func (s *spread) finish() {
 	s.t.Helper()
-	if err := os.WriteFile(filepath.Join(s.marks, "go"), nil, 0o644); err != nil {
+	// Who opens a pipe lets those go on that wait for it; where it is none, there is a file now that they look for.
+	gate, err := os.OpenFile(filepath.Join(s.marks, "go"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err == nil {
+		err = gate.Close()
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.p.waitFor("all results", func() bool { return len(s.p.results) >= len(s.ids) })
@@ -73,7 +86,7 @@ func TestFleetBrokerRestarted(t *testing.T) {
 			b := broker.Start(t, v)
 			hosts := fleet(t, b.URL(), []string{"MAYFLY_CPUS=4"}, []string{"MAYFLY_CPUS=4"}, []string{"MAYFLY_CPUS=4"})
 			p := newProducer(t, b.URL())
-			s := newSpread(t, hosts, p, 60, "")
+			s := newSpread(t, hosts, p, 200)
 			p.conn.Close()
 			if err := b.Stop(); err != nil {
 				t.Fatal(err)
@@ -106,8 +119,11 @@ func TestFleetAcknowledgementTimeout(t *testing.T) {
 			}
 			hosts := fleet(t, b.URL(), nil, nil)
 			p := newProducer(t, b.URL())
-			s := newSpread(t, hosts, p, 8, "")
+			s := newSpread(t, hosts, p, 8)
 			hosts[0].until("both hosts have lost deliveries, and got all back", func() bool {
+				if err := b.TimeOut("mayfly.pool.default.normal"); err != nil {
+					t.Fatal(err)
+				}
 				adopted := 0
 				for _, h := range hosts {
 					if !strings.Contains(h.logged(), "lost deliveries") {

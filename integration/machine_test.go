@@ -54,6 +54,7 @@ func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all th
 		`pids: 5`,
 		`scope while it runs: mayfly-[0-9a-f]{8}-\d+\.scope`,
 		`second keeper's task: none 0 1 attempts`,
+		`while the clock jumps: none 0 1 attempts, none 0 1 attempts, exit 7 1 attempts`,
 		`left: nothing`,
 		`after the keeper's death: none 0 2 attempts`,
 		`orphans: 0`,
@@ -105,6 +106,18 @@ until test -z "$(scopes)"; do sleep 0.2; done
 mayfly submit --id second --shell true --wait
 echo "second keeper's task: $(outcome second)"
 until test -z "$(scopes)"; do sleep 0.2; done
+mayfly submit --id clock --cpu 0.2 --memory 64MiB --timeout 10m --shell 'while ! test -e /srv/clock; do sleep 0.1; done; exit 7'
+until test "$(mayfly ps --json | grep -c '"running"')" = 1; do sleep 0.2; done
+date --set='3 days' >/dev/null
+mayfly submit --id ahead --shell true --wait
+systemctl restart mayfly
+date --set='-6 days' >/dev/null
+mayfly submit --id behind --shell true --wait
+touch /srv/clock
+mayfly wait clock || true
+echo "while the clock jumps: $(outcome ahead), $(outcome behind), $(outcome clock)"
+until test -z "$(scopes)"; do sleep 0.2; done
+
 find /sys/fs/cgroup -name 'mayfly*' ! -name mayfly.service >/srv/left
 pgrep -x sleep >>/srv/left || true
 echo "left: $(cat /srv/left | sed 's/^$/nothing/')$(test -s /srv/left || echo nothing)"

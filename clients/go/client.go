@@ -43,7 +43,7 @@ const (
 // Client submits tasks and receives their results by one connection, which it makes anew after each loss. All methods may be
 // called from many goroutines at once.
 type Client struct {
-	dialer dialer
+	dialer *dialer
 	queue  queue
 	signer *signer
 	ctx    context.Context // ends with Close
@@ -75,7 +75,7 @@ func WithTLS(config *tls.Config) Option { return func(s *settings) { s.tls = con
 // a second.
 func WithReplyExpiry(d time.Duration) Option { return func(s *settings) { s.expiry = d } }
 
-// Dial connects to RabbitMQ at an amqp or amqps URL. ctx bounds only Dial itself; the client lives until Close. No error
+// Dial connects to RabbitMQ at an amqp or amqps URL, or at one of several with commas in between: the nodes of a cluster. ctx bounds only Dial itself; the client lives until Close. No error
 // holds the URL's password.
 func Dial(ctx context.Context, url string, options ...Option) (*Client, error) {
 	s := settings{expiry: time.Hour}

@@ -56,6 +56,27 @@ func TestResultWhileAway(t *testing.T) {
 	})
 }
 
+// A client that is given several nodes goes on by another one, and has the results that were sent meanwhile.
+func TestNodes(t *testing.T) {
+	url := one(t)
+	h := newHost(t, url, "default")
+	first, second := through(t, url), through(t, url)
+	second.cut()
+	cl := dial(t, first.url+", "+second.url)
+	a := submit(t, cl, say("a"))
+	second.mend()
+	first.cut()
+	h.end(h.receive(), "one")
+	if r := wait(t, a); r.Message != "one" {
+		t.Errorf("result = %+v", r)
+	}
+	b := submit(t, cl, say("b"))
+	h.end(h.receive(), "other")
+	if r := wait(t, b); r.Message != "other" {
+		t.Errorf("result = %+v", r)
+	}
+}
+
 // A confirm that was lost is unknown: the task is published again, under the same id.
 func TestConfirmLost(t *testing.T) {
 	url := one(t)

@@ -77,7 +77,9 @@ func (c *Client) open(ctx context.Context, had bool) (s *session, renewed bool, 
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, false, fmt.Errorf("cannot receive results from RabbitMQ at %s: %w", c.dialer.addr, err)
+		err = fmt.Errorf("cannot receive results from RabbitMQ at %s: %w", c.dialer.addr(), err)
+		c.dialer.next()
+		return nil, false, err
 	}
 	return s, renewed, nil
 }

@@ -119,6 +119,10 @@ func TestAcknowledgementTimeout(t *testing.T) {
 			publish(t, cl, task(1))
 			held := receive(t, s)
 			retire(t, cl)
+			time.Sleep(2 * time.Second) // the timeout
+			if err := b.TimeOut(poolQueue("p", queue.Normal)); err != nil {
+				t.Fatal(err)
+			}
 			awaitLost(t, held)
 			remedy := "set_policy"
 			if v == broker.V310 {
