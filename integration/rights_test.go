@@ -44,6 +44,9 @@ func TestLeastRights(t *testing.T) {
 			for _, h := range hosts {
 				h.until("it hears of the other", func() bool { return len(h.fleet()) == 2 }, func() any { return h.fleet() })
 			}
+			if out, _, _ := hosts[0].mayfly("", "check"); !strings.Contains(out, "enough for a host with MAYFLY_DECLARE=passive") { // what else is wrong here is no matter
+				t.Errorf("mayfly check finds rights lacking:\n%s", out)
+			}
 			c, err := mayfly.Dial(t.Context(), url("alice"))
 			if err != nil {
 				t.Fatal(err)

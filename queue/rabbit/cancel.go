@@ -11,13 +11,15 @@ import (
 	"github.com/mayfly/mayfly/queue"
 )
 
-// A cancellation goes to all hosts that listen, and into a stream in which hosts that were away find it. It is heard by both ways: that the same is
-// said twice does no harm, and a broker without streams still has one.
+// A cancellation goes into a stream, which all hosts read: as it is written, and from when they were away. What is read by both ways does no harm. It does
+// not go to the hosts' control queues: one that is gone with its node of the broker would have the broker refuse it (see [ear]).
 const (
 	// cancelAge is how long cancellations are kept: as long as hosts remember them.
 	cancelAge = 24 * time.Hour
 	// cancelMargin is how much earlier than it left a host reads on: clocks differ.
 	cancelMargin = 5 * time.Minute
+	// cancelRetry is the time between two tries to read a stream that is not there, or may not be read.
+	cancelRetry = 30 * time.Second
 	// labelMost is more than a label and its value can have, in bytes: what is cancelled is remembered.
 	labelMost = 2 << 10
 )
@@ -30,8 +32,8 @@ func (c *Client) Cancel(ctx context.Context, what queue.Cancellation) error {
 		return fmt.Errorf("cannot encode a cancellation: %w", err)
 	}
 	return c.publish.publish(ctx, nil, &publication{
-		exchange: controlExchange, key: cancelKey, many: true, keep: cancelStream,
-		msg: amqp.Publishing{ContentType: jsonType, DeliveryMode: amqp.Persistent, Timestamp: what.At, Body: body},
+		exchange: controlExchange, key: cancelKey, make: c.topology.cancelQueue,
+		msg: amqp.Publishing{ContentType: jsonType, DeliveryMode: amqp.Persistent, Timestamp: what.At, Headers: amqp.Table{}, Body: body},
 	})
 }
 
@@ -69,28 +71,50 @@ func cancelArguments() amqp.Table {
 	}
 }
 
-// keptCancels reads what was cancelled while this host was away, and goes on until it is closed; nil where that cannot be.
-func (c *Client) keptCancels(s *session) (kept <-chan amqp.Delivery, closed func()) {
+// stream is what a host reads of cancellations: those that are made now, and those that were made while it was away. The channels are closed together.
+type stream struct {
+	ch         *amqp.Channel // nil where it cannot be read
+	live, kept <-chan amqp.Delivery
+	again      <-chan time.Time // when to try again
+}
+
+// readCancels opens the stream, or says why it cannot be read.
+func (c *Client) readCancels(s *session) stream {
+	var r stream
+	ch, err := s.conn.Channel()
+	if err == nil {
+		r.ch = ch
+		err = ch.Qos(100, 0, false) // a stream is not read without
+	}
+	read := func(from any) (deliveries <-chan amqp.Delivery) {
+		if err == nil {
+			deliveries, err = ch.Consume(cancelStream, "", false, false, false, false, amqp.Table{"x-stream-offset": from})
+		}
+		return deliveries
+	}
 	since := time.Now().Add(-cancelAge)
 	if c.hearing.left.After(since) {
 		since = c.hearing.left.Add(-cancelMargin)
 	}
-	ch, err := s.conn.Channel()
+	r.live, r.kept = read("next"), read(since)
 	if err == nil {
-		err = ch.Qos(100, 0, false) // a stream is not read without
+		c.hearing.deaf = ""
+		return r
 	}
-	if err == nil {
-		kept, err = ch.Consume(cancelStream, "", false, false, false, false, amqp.Table{"x-stream-offset": since})
+	if r.ch != nil {
+		_ = r.ch.Close()
 	}
-	if err != nil {
-		if !s.conn.IsClosed() {
-			c.log.Warn("cancellations that were made while this host was away not heard", keyQueue, cancelStream, keyErr, err)
-		}
-		kept = nil
+	if !s.conn.IsClosed() && c.hearing.deaf != err.Error() {
+		c.hearing.deaf = err.Error()
+		c.log.Error("could not listen for cancellations, trying again", keyQueue, cancelStream, keyErr, err)
 	}
-	return kept, func() {
-		if ch != nil {
-			_ = ch.Close()
-		}
+	return stream{again: time.After(cancelRetry)}
+}
+
+// stopCancels ends the reading, and notes when that was.
+func (c *Client) stopCancels(r stream) {
+	if r.ch != nil {
+		_ = r.ch.Close()
+		c.hearing.left = time.Now()
 	}
 }

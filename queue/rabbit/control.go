@@ -45,25 +45,24 @@ func (c *Client) hear(ctx context.Context) {
 				c.log.Warn("tasks that were handed to this host not looked for", keyErr, err)
 			}
 			signal(c.joined)
-			kept, closed := c.keptCancels(s)
-			c.listen(ctx, ear, kept)
-			closed()
-			c.hearing.left = time.Now()
+			c.listen(ctx, ear)
 			ear.close()
 			if time.Since(began) > backoffMax {
 				wait = 0
 			}
 		} else if !s.conn.IsClosed() && err.Error() != complaint {
 			complaint = err.Error()
-			c.log.Error("could not listen for cancellations, trying again", keyHost, c.host, keyErr, err)
+			c.log.Error("could not listen to other hosts, trying again", keyHost, c.host, keyErr, err)
 		}
 		_ = sleep(ctx, wait.next())
 	}
 }
 
-// listen hands on the control messages of one connection, and the cancellations that the broker has kept.
-func (c *Client) listen(ctx context.Context, ear *ear, kept <-chan amqp.Delivery) {
+// listen hands on the control messages and the cancellations of one connection.
+func (c *Client) listen(ctx context.Context, ear *ear) {
 	s := ear.session
+	cancels := c.readCancels(s)
+	defer func() { c.stopCancels(cancels) }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,12 +71,20 @@ func (c *Client) listen(ctx context.Context, ear *ear, kept <-chan amqp.Delivery
 			return
 		case <-ear.again:
 			ear.retry()
-		case m, ok := <-kept:
+		case <-cancels.again:
+			cancels = c.readCancels(s)
+		case m, ok := <-cancels.live:
 			if !ok {
 				return // with the control queue, all is heard anew
 			}
-			c.hearCancel(ctx, s, &m, true)
+			c.hearCancel(ctx, s, &m, false)
 			_ = m.Ack(false) // a stream counts by it what it may send
+		case m, ok := <-cancels.kept:
+			if !ok {
+				return
+			}
+			c.hearCancel(ctx, s, &m, true)
+			_ = m.Ack(false)
 		case m, ok := <-ear.messages:
 			if !ok {
 				return

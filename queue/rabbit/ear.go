@@ -95,7 +95,7 @@ func (e *ear) open(name string) error {
 
 // keys are those of what a host listens to.
 func (c *Client) keys() []string {
-	keys := []string{cancelKey, helloKey, toHostPrefix + c.host}
+	keys := []string{helloKey, toHostPrefix + c.host}
 	for _, pool := range c.pools {
 		keys = append(keys, askPrefix+pool)
 	}

@@ -50,7 +50,7 @@ func (c *Client) Inspect(ctx context.Context, host string, wantDeclared bool) ([
 		if name == "" {
 			what = "the default exchange (amq.default), by which replies go"
 		}
-		failures = append(failures, note(what, "write to", attempt(s, func(ch *amqp.Channel) error { return mayWrite(ctx, ch, name) })))
+		failures = append(failures, note(what, "write to", c.mayWrite(ctx, s, name)))
 	}
 	for _, pool := range c.pools {
 		for _, band := range queue.Bands {
@@ -72,9 +72,20 @@ func (c *Client) Inspect(ctx context.Context, host string, wantDeclared bool) ([
 }
 
 // mayWrite returns AccessRefused, NotFound, or PreconditionFailed where a message could be published.
-func mayWrite(ctx context.Context, ch *amqp.Channel, exchange string) error {
+func (c *Client) mayWrite(ctx context.Context, s *session, exchange string) error {
+	try := func(key string) error {
+		return attempt(s, func(ch *amqp.Channel) error { return mayPublish(ctx, ch, exchange, key) })
+	}
+	err := try(nobody)
+	if isCode(err, amqp.AccessRefused) && exchange == tasksExchange && len(c.pools) > 0 {
+		return try(c.pools[0]) // the right may be to some pools only
+	}
+	return err
+}
+
+func mayPublish(ctx context.Context, ch *amqp.Channel, exchange, key string) error {
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
-	if err := ch.PublishWithContext(ctx, exchange, nobody, false, false, amqp.Publishing{UserId: nobody}); err != nil {
+	if err := ch.PublishWithContext(ctx, exchange, key, false, false, amqp.Publishing{UserId: nobody}); err != nil {
 		return err
 	}
 	select {

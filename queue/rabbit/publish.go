@@ -22,12 +22,11 @@ type publication struct {
 	make func(*session) error
 	// ahead, when not empty, names what make makes that must exist before publishing: an exchange made on demand.
 	ahead string
-	// reply says that the message goes to one queue by its name, mostly a producer's own, which may be gone.
+	// reply says that the message goes to a producer's own queue, which may be gone.
 	reply bool
 	// many says that the message goes to queues of many hosts, some of which may be gone with their node of the broker: the others have it though the
-	// broker refuses it (from 4.2 on; see [ear]). keep, where it is not empty, is the queue that must have it all the same.
+	// broker refuses it (from 4.2 on; see [ear]).
 	many bool
-	keep string
 	// copied says that the message is a copy to be run, of which there must not be two.
 	copied bool
 	msg    amqp.Publishing
@@ -51,17 +50,9 @@ const replyPatience = 30 * time.Second
 // leaveMax is the longest time between two connections that are given up because a confirm does not come.
 const leaveMax = 10 * time.Minute
 
-// settleFor says whether a message that the broker has refused for so long may be left at that. If it is not, it is published again: to the queue
-// that must have it, or to all.
+// settleFor says whether a message that the broker has refused for so long may be left at that. If not, it is published again.
 func (p *publication) settleFor(refused time.Duration) bool {
-	switch {
-	case p.many && p.keep != "":
-		p.exchange, p.key, p.many, p.reply = "", p.keep, false, true // who may not publish by a queue's name has done what it can
-	case p.many:
-		p.done = true
-	case p.reply && p.keep == "":
-		p.done = refused >= replyPatience
-	}
+	p.done = p.many || p.reply && refused >= replyPatience
 	return p.done
 }
 
@@ -219,12 +210,13 @@ func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, 
 // returns their error, or that the broker lacks what a publication needs and it may not be made.
 func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*publication) error {
 	var wait backoff
-	began := time.Now()
+	var refused time.Time // since when
 	for fruitless := 0; ; {
 		o, err := p.outlet(ctx, lost)
 		if err != nil {
 			return err
 		}
+		sent := time.Now()
 		for _, pub := range all {
 			if !pub.done {
 				if err := p.send(o, pub); err != nil {
@@ -237,7 +229,7 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 			if pub.done {
 				continue
 			}
-			result, err := o.await(ctx, lost, pub, func() { p.late(o, began) })
+			result, err := o.await(ctx, lost, pub, func() { p.late(o, sent) })
 			if err != nil {
 				return err
 			}
@@ -251,7 +243,10 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 				}
 				left++
 			case refusedByBroker:
-				again := !pub.settleFor(time.Since(began))
+				if refused.IsZero() {
+					refused = time.Now()
+				}
+				again := !pub.settleFor(time.Since(refused))
 				if !pub.many {
 					p.log.Warn("RabbitMQ did not take a message", "exchange", pub.exchange, "key", pub.key, keyTask, pub.msg.MessageId, "again", again)
 				}
@@ -277,9 +272,9 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 
 // late gives a connection up on which a message has waited for its confirm for long, though the broker has not said that it is short of something.
 // Where that does not help, it is done more and more rarely: what one queue owes must not disturb all others.
-func (p *publisher) late(o *outlet, began time.Time) {
+func (p *publisher) late(o *outlet, sent time.Time) {
 	p.mu.Lock()
-	silence, since := time.Since(began), time.Since(p.left)
+	silence, since := time.Since(sent), time.Since(p.left)
 	if since > 2*leaveMax {
 		p.leave = 0
 	}
