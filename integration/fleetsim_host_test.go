@@ -31,8 +31,11 @@ type simHost struct {
 	group  sync.WaitGroup
 }
 
-// startSimHost makes a host and has it serve.
-func startSimHost(ctx context.Context, dir, url, name string, shape simShape, runner worker.Runner, log *slog.Logger) (*simHost, error) {
+// startSimHost makes a host and has it serve. Its window is what it would be by default where it is 0.
+func startSimHost(ctx context.Context, dir, url, name string, shape simShape, window int, runner worker.Runner, log *slog.Logger) (*simHost, error) {
+	if window == 0 {
+		window = max(8, 2*int(shape.milliCPU/1000))
+	}
 	past, err := history.Open(filepath.Join(dir, name+".db"), history.Options{MaxTasks: 10000, Log: log})
 	if err != nil {
 		return nil, err
@@ -43,7 +46,7 @@ func startSimHost(ctx context.Context, dir, url, name string, shape simShape, ru
 	}
 	h := &simHost{shape: shape, client: client, past: past, joined: make(chan struct{}), ended: make(chan error, 1), heard: make(chan struct{})}
 	h.manager = manager.New(manager.Config{
-		Host: name, Version: "simulated", Pools: []string{queue.DefaultPool}, Window: max(8, 2*int(shape.milliCPU/1000)), CutOff: rabbit.CutOff,
+		Host: name, Version: "simulated", Pools: []string{queue.DefaultPool}, Window: window, CutOff: rabbit.CutOff,
 		Capacity: manager.Capacity{MilliCPU: shape.milliCPU, Memory: shape.memory}, DrainTimeout: time.Minute, OnStop: manager.StopWorkers,
 		Defaults: manager.Defaults{MilliCPU: 1000, PIDs: 4096, Grace: 10 * time.Second, MaxAttempts: 1, Backoff: 10 * time.Second, OnLost: queue.KeepOnLost},
 	}, manager.Services{

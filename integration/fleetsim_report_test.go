@@ -22,6 +22,7 @@ type simFigures struct {
 	Tasks        int
 	Rate         float64 // tasks published a second
 	MeanSeconds  float64 // a task lasts
+	Window       int     // 0 where it is that of each host's own cores
 	StartSeconds float64 // until all managers were there and all was said
 	Seconds      float64 // from the first task to the last result
 

@@ -23,7 +23,7 @@ import (
 
 // TestSimulatedFleet has many managers, whose workers are fakes, take tasks of mixed shapes from one broker, and counts what that costs: docs/fleet-size.md
 // has the figures. MAYFLY_TEST_FLEET is the number of managers, MAYFLY_TEST_FLEET_TASKS that of tasks (a hundred for each), MAYFLY_TEST_FLEET_RATE how many are published a
-// second, MAYFLY_TEST_FLEET_JSON where the figures go.
+// second, MAYFLY_TEST_FLEET_WINDOW the hosts' MAYFLY_WINDOW, MAYFLY_TEST_FLEET_JSON where the figures go.
 func TestSimulatedFleet(t *testing.T) {
 	t.Parallel()
 	managers, tasks, rate := 20, 600, 75.0
@@ -34,6 +34,7 @@ func TestSimulatedFleet(t *testing.T) {
 		rate = float64(fleetNumber(t, "MAYFLY_TEST_FLEET_RATE", 100))
 	}
 	f := &simulatedFleet{t: t, hosts: make([]*simHost, managers), figures: simFigures{Managers: managers, Tasks: tasks, Rate: rate,
+		Window:  fleetNumber(t, "MAYFLY_TEST_FLEET_WINDOW", 0),
 		Machine: fmt.Sprintf("%d processors, everything on it", runtime.NumCPU())}, log: &complaints{counts: map[string]int{}}}
 	var url string
 	if long {
@@ -145,7 +146,7 @@ func (f *simulatedFleet) start(url string) {
 	f.each(func(i int) error {
 		ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 		defer cancel()
-		h, err := startSimHost(ctx, dir, url, fmt.Sprintf("host-%04d", i), f.shapes[i], &simRunner{host: i, story: f.story}, log)
+		h, err := startSimHost(ctx, dir, url, fmt.Sprintf("host-%04d", i), f.shapes[i], f.figures.Window, &simRunner{host: i, story: f.story}, log)
 		if err != nil {
 			return err
 		}
