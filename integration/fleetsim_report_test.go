@@ -37,6 +37,7 @@ type simFigures struct {
 	ChannelsPerHost     float64
 	QueuesPerHost       float64
 	QuorumQueues        float64
+	BrokerCPUPerStart   float64 // seconds
 	BrokerCPUPerTask    float64 // seconds
 	ManagerCPUPerTask   float64 // seconds; with the fake workers, the producer and the taker of results
 	BytesPerIdleManager float64 // heap and stacks
@@ -106,6 +107,7 @@ func (f *simFigures) table() string {
 		}
 	}
 	line("connections, channels, queues a host", "%.1f, %.1f, %.2f (of these quorum queues %.0f in all)", f.ConnectionsPerHost, f.ChannelsPerHost, f.QueuesPerHost, f.QuorumQueues)
+	line("processor of the broker a start", "%.1f ms", f.BrokerCPUPerStart*1e3)
 	line("processor a task: broker, managers", "%.2f ms, %.2f ms", f.BrokerCPUPerTask*1e3, f.ManagerCPUPerTask*1e3)
 	line("memory of an idle host: manager, broker", "%.0f KiB, %.0f KiB", f.BytesPerIdleManager/1024, f.BrokerBytesPerHost/1024)
 	line("runs", "%d", f.Runs)

@@ -26,7 +26,7 @@ import (
 // second, MAYFLY_TEST_FLEET_WINDOW the hosts' MAYFLY_WINDOW, MAYFLY_TEST_FLEET_JSON where the figures go.
 func TestSimulatedFleet(t *testing.T) {
 	t.Parallel()
-	managers, tasks, rate := 20, 600, 75.0
+	managers, tasks, rate := 20, 600, 100.0
 	long := os.Getenv("MAYFLY_TEST_FLEET") != ""
 	if long {
 		managers = fleetNumber(t, "MAYFLY_TEST_FLEET", 0)
@@ -104,7 +104,9 @@ func (f *simulatedFleet) run(url string) {
 	n.BytesPerIdleManager = (live() - before) / float64(n.Managers)
 	idle := f.look()
 	n.BrokerBytesPerHost = (idle.Memory - empty.Memory) / float64(n.Managers)
+	n.BrokerCPUPerStart = (idle.CPU - empty.CPU) / float64(n.Managers)
 	n.PerStart = n.Start.per(n.Managers)
+	t.Logf("%d managers are there after %.1f s", n.Managers, n.StartSeconds)
 
 	limit := time.Duration(float64(n.Tasks)/n.Rate*float64(time.Second))*2 + 10*time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -118,10 +120,11 @@ func (f *simulatedFleet) run(url string) {
 		t.Error(err)
 	}
 	full := f.look() // while all is busy
+	t.Logf("%d tasks are published after %.1f s", n.Tasks, time.Since(asked).Seconds())
 	select {
 	case <-f.story.done:
 	case <-ctx.Done():
-		t.Errorf("%d of %d tasks have no result after %s", f.story.left, n.Tasks, limit)
+		t.Errorf("%d tasks have not all a result after %s", n.Tasks, limit)
 	}
 	n.Seconds = time.Since(asked).Seconds()
 	now, total := f.look(), f.way.now()
@@ -246,10 +249,14 @@ func (f *simulatedFleet) check(long bool) {
 	for _, text := range f.story.wrong {
 		t.Error(text)
 	}
+	var odd []string
 	for i := range f.story.tasks {
 		if task := &f.story.tasks[i]; task.results != 1 {
-			t.Errorf("task %d has %d results, and was run %d times", i, task.results, task.runs)
+			odd = append(odd, fmt.Sprintf("task %d has %d results, and was run %d times", i, task.results, task.runs))
 		}
+	}
+	if len(odd) > 0 {
+		t.Errorf("%d tasks have not one result:\n%s", len(odd), strings.Join(odd[:min(10, len(odd))], "\n"))
 	}
 	left, err := f.broker.Eval(fmt.Sprintf(`[{element(4, amqqueue:get_name(Q)), N} || Q <- rabbit_amqqueue:list(<<%q>>), {ok, N, _} <- [rabbit_amqqueue:stat(Q)], N > 0].`, f.vhost))
 	if err != nil || !strings.Contains(left, "[]") {
