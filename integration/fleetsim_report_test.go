@@ -21,6 +21,7 @@ type simFigures struct {
 	Cores        float64
 	Tasks        int
 	Rate         float64 // tasks published a second
+	Load         float64 // the share of the cores that they keep busy
 	MeanSeconds  float64 // a task lasts
 	Window       int     // 0 where it is that of each host's own cores
 	StartSeconds float64 // until all managers were there and all was said

@@ -23,7 +23,7 @@ import (
 
 // TestSimulatedFleet has many managers, whose workers are fakes, take tasks of mixed shapes from one broker, and counts what that costs: docs/fleet-size.md
 // has the figures. MAYFLY_TEST_FLEET is the number of managers, MAYFLY_TEST_FLEET_TASKS that of tasks (a hundred for each), MAYFLY_TEST_FLEET_RATE how many are published a
-// second, MAYFLY_TEST_FLEET_WINDOW the hosts' MAYFLY_WINDOW, MAYFLY_TEST_FLEET_JSON where the figures go.
+// second, MAYFLY_TEST_FLEET_LOAD what share of the cores they keep busy (80 %), MAYFLY_TEST_FLEET_WINDOW the hosts' MAYFLY_WINDOW, MAYFLY_TEST_FLEET_JSON where the figures go.
 func TestSimulatedFleet(t *testing.T) {
 	t.Parallel()
 	managers, tasks, rate := 20, 600, 100.0
@@ -34,7 +34,7 @@ func TestSimulatedFleet(t *testing.T) {
 		rate = float64(fleetNumber(t, "MAYFLY_TEST_FLEET_RATE", 100))
 	}
 	f := &simulatedFleet{t: t, hosts: make([]*simHost, managers), figures: simFigures{Managers: managers, Tasks: tasks, Rate: rate,
-		Window:  fleetNumber(t, "MAYFLY_TEST_FLEET_WINDOW", 0),
+		Window: fleetNumber(t, "MAYFLY_TEST_FLEET_WINDOW", 0), Load: float64(fleetNumber(t, "MAYFLY_TEST_FLEET_LOAD", 80)) / 100,
 		Machine: fmt.Sprintf("%d processors, everything on it", runtime.NumCPU())}, log: &complaints{counts: map[string]int{}}}
 	var url string
 	if long {
@@ -90,7 +90,7 @@ func (f *simulatedFleet) run(url string) {
 		f.shapes = append(f.shapes, pick(rng, simHosts))
 		n.Cores += float64(f.shapes[len(f.shapes)-1].milliCPU) / 1000
 	}
-	f.story = newSimStory(simPlan(rng, n.Tasks, n.Rate, 0.8, n.Cores))
+	f.story = newSimStory(simPlan(rng, n.Tasks, n.Rate, n.Load, n.Cores))
 	documents := make([][]byte, n.Tasks)
 	for i := range f.story.tasks {
 		documents[i] = f.story.tasks[i].document(i)
@@ -249,14 +249,16 @@ func (f *simulatedFleet) check(long bool) {
 	for _, text := range f.story.wrong {
 		t.Error(text)
 	}
+	// Whoever loses the broker may tell, or run, something twice: a machine that is too slow for its fleet has hosts that do.
+	lost := n.Complaints["lost RabbitMQ, trying again"] > 0
 	var odd []string
 	for i := range f.story.tasks {
-		if task := &f.story.tasks[i]; task.results != 1 {
+		if task := &f.story.tasks[i]; task.results != 1 && (task.results == 0 || !lost) {
 			odd = append(odd, fmt.Sprintf("task %d has %d results, and was run %d times", i, task.results, task.runs))
 		}
 	}
 	if len(odd) > 0 {
-		t.Errorf("%d tasks have not one result:\n%s", len(odd), strings.Join(odd[:min(10, len(odd))], "\n"))
+		t.Errorf("%d tasks have no result, or too many:\n%s", len(odd), strings.Join(odd[:min(10, len(odd))], "\n"))
 	}
 	left, err := f.broker.Eval(fmt.Sprintf(`[{element(4, amqqueue:get_name(Q)), N} || Q <- rabbit_amqqueue:list(<<%q>>), {ok, N, _} <- [rabbit_amqqueue:stat(Q)], N > 0].`, f.vhost))
 	if err != nil || !strings.Contains(left, "[]") {
