@@ -1,6 +1,7 @@
 # make demo   the main job on this machine's embedded queue, in a temporary directory; leaves nothing behind
 # make test   installs what the tests need (asks for root where it must), then runs all of them
 # make build  ./mayfly
+# make fleet  a thousand simulated hosts and what they cost
 # make chaos  a fleet to which everything happens; make bench  how fast, and how light when idle
 # make packages  dist/*.deb and *.rpm; make image  the same for Docker; make sbom  what they are made of; make reproducible  that they come out the same twice
 # make test-gpu  the tests that need a real NVIDIA GPU, and docs/gpu-report.md; see there for machines with a GPU and no compiler
@@ -14,7 +15,7 @@ export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
 # A checkout on a machine without git builds too.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: build demo test chaos bench test-gpu build-test-gpu setup check-source unit lint fuzz packages image reproducible sbom vulncheck clean
+.PHONY: build demo test chaos fleet bench test-gpu build-test-gpu setup check-source unit lint fuzz packages image reproducible sbom vulncheck clean
 
 BUILD = $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)'
 
@@ -65,6 +66,13 @@ CHAOS ?= 10000
 CLUSTER ?= 0
 chaos: setup
 	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) MAYFLY_TEST_CLUSTER=$(CLUSTER) $(GO) test -run '^(TestChaos|TestFleetCluster)$$' -timeout 2h -v ./integration
+
+# Many simulated hosts on one broker, for about half an hour; FLEET is their number, docs/fleet-size.md has what came of it. What was counted is kept in FLEET_JSON.
+FLEET ?= 1000
+FLEET_JSON ?= $(CURDIR)/build/fleet.json
+fleet: setup
+	mkdir -p $(dir $(FLEET_JSON))
+	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_FLEET=$(FLEET) MAYFLY_TEST_FLEET_JSON='$(FLEET_JSON)' $(GO) test -run '^TestSimulatedFleet$$' -timeout 3h -v ./integration
 
 # All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH.
 BENCH ?= build/bench.txt
