@@ -143,6 +143,30 @@ func TestAcknowledgementTimeout(t *testing.T) {
 	}
 }
 
+// awaitNoneFetched waits until no line that holds something would fetch more.
+func awaitNoneFetched(t *testing.T, cl *Client) {
+	t.Helper()
+	s := cl.source
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		fetching := 0
+		for _, l := range s.lanes {
+			for _, ln := range l.lines {
+				if len(ln.unsettled) > 0 && ln.prefetch > 0 {
+					fetching++
+				}
+			}
+		}
+		s.mu.Unlock()
+		if fetching == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a line fetches more though nothing is wanted")
+		}
+	}
+}
+
 // retire makes the lines that hold something so old that they are retired, and waits for that.
 func retire(t *testing.T, cl *Client) {
 	t.Helper()
