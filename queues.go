@@ -40,9 +40,9 @@ type opened struct {
 	heard   func() time.Time
 	// announce tells those who listen of changes of tasks; nil where nobody can.
 	announce func(queue.Event)
-	// listen hands on what other hosts say until the returned function is called.
-	listen func(m *manager.Manager) (stop func())
-	close  func() error
+	// news is what other hosts say; nil where there are none.
+	news  manager.News
+	close func() error
 }
 
 func openLocal(c *config, log *slog.Logger) (*opened, error) {
@@ -58,7 +58,6 @@ func openLocal(c *config, log *slog.Logger) (*opened, error) {
 			}
 			return d, err
 		}},
-		listen: func(*manager.Manager) func() { return func() {} },
 	}, nil
 }
 
@@ -88,30 +87,17 @@ func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, erro
 			defer cancel()
 			return client.Depth(ctx)
 		}},
-		listen: func(m *manager.Manager) func() {
-			done := make(chan struct{})
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				for {
-					select {
-					case c := <-client.Cancels():
-						m.Cancelled(c)
-					case r := <-client.Replies():
-						m.Learn(r)
-					case q := <-client.Questions():
-						m.Asked(q)
-					case o := <-client.Offers():
-						m.Offered(o)
-					case h := <-client.Hellos():
-						m.Greeted(h)
-					case <-client.Joined():
-						m.Joined()
-					case <-done:
-						return
-					}
-				}
-			})
-			return func() { close(done); wg.Wait() }
-		},
+		news: client,
 	}, nil
+}
+
+// listen hands on what other hosts say until the returned function is called.
+func (o *opened) listen(m *manager.Manager) (stop func()) {
+	if o.news == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() { m.Listen(ctx, o.news) })
+	return func() { cancel(); group.Wait() }
 }

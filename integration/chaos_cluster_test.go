@@ -71,9 +71,6 @@ func (c *chaos) harmNode(rng *rand.Rand, i int, ended <-chan struct{}) (kind str
 			return pauseNode, err
 		}
 		hold(40)
-		if err := node.Resume(); err != nil {
-			return pauseNode, err
-		}
 		node.Kill() // some versions do not rejoin by themselves (docs/operations.md)
 		return pauseNode, node.Start()
 	}

@@ -27,7 +27,7 @@ type simHost struct {
 	joined chan struct{}
 	stop   context.CancelFunc
 	ended  chan error
-	heard  chan struct{} // closed to end the listening
+	deafen context.CancelFunc
 	group  sync.WaitGroup
 }
 
@@ -44,7 +44,7 @@ func startSimHost(ctx context.Context, dir, url, name string, shape simShape, wi
 	if err != nil {
 		return nil, errors.Join(err, past.Close())
 	}
-	h := &simHost{shape: shape, client: client, past: past, joined: make(chan struct{}), ended: make(chan error, 1), heard: make(chan struct{})}
+	h := &simHost{shape: shape, client: client, past: past, joined: make(chan struct{}), ended: make(chan error, 1)}
 	h.manager = manager.New(manager.Config{
 		Host: name, Version: "simulated", Pools: []string{queue.DefaultPool}, Window: window, CutOff: rabbit.CutOff,
 		Capacity: manager.Capacity{MilliCPU: shape.milliCPU, Memory: shape.memory}, DrainTimeout: time.Minute, OnStop: manager.StopWorkers,
@@ -56,34 +56,23 @@ func startSimHost(ctx context.Context, dir, url, name string, shape simShape, wi
 		Backlog: manager.Backlog{Depth: client.Depth}, InReach: func() bool { up, _ := client.Connection(); return up },
 		Detach: func() {}, Discard: func(string) {}, Sweep: func(func(string) bool) {}, Output: func(string) (string, string) { return "", "" }, Log: log,
 	})
-	h.group.Go(h.listen)
+	hears, deafen := context.WithCancel(context.Background())
+	h.deafen = deafen
+	h.group.Go(func() { h.listen(hears) })
 	serves, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	go func() { h.ended <- h.manager.Run(serves, context.Background()) }()
 	return h, nil
 }
 
-// listen hands on what other hosts say.
-func (h *simHost) listen() {
-	m, client, first := h.manager, h.client, sync.OnceFunc(func() { close(h.joined) })
-	for {
-		select {
-		case c := <-client.Cancels():
-			m.Cancelled(c)
-		case r := <-client.Replies():
-			m.Learn(r)
-		case q := <-client.Questions():
-			m.Asked(q)
-		case o := <-client.Offers():
-			m.Offered(o)
-		case g := <-client.Hellos():
-			m.Greeted(g)
-		case <-client.Joined():
-			m.Joined()
-			first()
-		case <-h.heard:
-			return
-		}
+// listen hands on what other hosts say, from when they can reach it.
+func (h *simHost) listen(ctx context.Context) {
+	select {
+	case <-h.client.Joined():
+		h.manager.Joined()
+		close(h.joined)
+		h.manager.Listen(ctx, h.client)
+	case <-ctx.Done():
 	}
 }
 
@@ -91,7 +80,7 @@ func (h *simHost) listen() {
 func (h *simHost) close() error {
 	h.stop()
 	err := <-h.ended
-	close(h.heard)
+	h.deafen()
 	h.group.Wait()
 	return errors.Join(err, h.client.Close(), h.past.Close())
 }

@@ -8,13 +8,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/mayfly/mayfly/integration/need"
 )
 
 // TestHostileLocalUser has a user of the host, who is no worker, try what the files and processes of a manager let them do: nothing.
 func TestHostileLocalUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("it takes root to be another user")
+		need.Missing(t, "it takes root to be another user")
 	}
 	h := newHost(t)
 	if err := os.Chmod(h.dir, 0o755); err != nil { // as /var/lib and /run are

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -67,12 +68,7 @@ func (c *Cluster) each(do func(*Broker) error) error {
 		group.Go(func() { errs[i] = do(b) })
 	}
 	group.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Whole returns when all nodes see all others and take clients.

@@ -70,7 +70,7 @@ func TestTrim(t *testing.T) {
 	resident := func() int {
 		text, err := os.ReadFile("/proc/self/status")
 		if err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		_, after, ok := strings.Cut(string(text), "RssFile:")
 		n, err := strconv.Atoi(strings.Fields(after + " x")[0])

@@ -106,6 +106,6 @@ func (c *Client) hearControl(ctx context.Context, s *session, m *amqp.Delivery) 
 	case m.Exchange == "": // sent to the queue by name: the reply to a task that was submitted here
 		c.reply(ctx, s, *m)
 	default:
-		c.hearCancel(ctx, s, m, false)
+		c.log.Warn("ignored a control message of no known type", "type", m.Type)
 	}
 }

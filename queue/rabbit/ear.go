@@ -23,8 +23,9 @@ type ear struct {
 	session *session
 	ch      *amqp.Channel
 	name    string
-	// messages come by the queue; replies come by the queue that was used before the host's own was free.
+	// messages come by the queue; replies come by the queue that was used before the host's own was free, on the channel before.
 	messages, replies <-chan amqp.Delivery
+	before            *amqp.Channel
 	// again ticks when the host's own name is to be tried again; nil where it is used.
 	again <-chan time.Time
 	tick  *time.Ticker
@@ -102,7 +103,7 @@ func (c *Client) keys() []string {
 	return keys
 }
 
-// retry tries the host's own name again. Replies go on coming by the other one, until the connection ends.
+// retry tries the host's own name again. Replies go on coming by the other one, until the ear is closed.
 func (e *ear) retry() {
 	before := *e
 	if err := e.open(controlQueue(e.client.host)); err != nil {
@@ -112,7 +113,7 @@ func (e *ear) retry() {
 		return
 	}
 	e.tick.Stop()
-	e.again, e.replies = nil, before.messages
+	e.again, e.replies, e.before = nil, before.messages, before.ch
 	e.client.hearing.taken = time.Time{}
 	for _, key := range e.client.keys() {
 		// What both have got is heard twice, which does no harm.
@@ -138,4 +139,7 @@ func (e *ear) close() {
 		e.tick.Stop()
 	}
 	_ = e.ch.Close()
+	if e.before != nil {
+		_ = e.before.Close()
+	}
 }

@@ -98,7 +98,7 @@ func TestGivenBack(t *testing.T) {
 			t.Error("what was given back is taken for something that was begun")
 		}
 		a.Source().Demand(0)
-		awaitNoneFetched(t, a) // else it may come to this host once more
+		awaitNoneFetched(t, a, func(*line) {}) // else it may come to this host once more
 		settle(t, d, queue.Verdict{Action: queue.Return})
 		b, _ := dial(t, Config{URLs: []string{url}, Host: "b", Pools: []string{"p"}})
 		b.Source().Demand(1)

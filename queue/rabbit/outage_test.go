@@ -119,11 +119,7 @@ func TestAcknowledgementTimeout(t *testing.T) {
 			publish(t, cl, task(1))
 			held := receive(t, s)
 			retire(t, cl)
-			time.Sleep(2 * time.Second) // the timeout
-			if err := b.TimeOut(poolQueue("p", queue.Normal)); err != nil {
-				t.Fatal(err)
-			}
-			awaitLost(t, held)
+			awaitTimeOut(t, b, held)
 			remedy := "set_policy"
 			if v == broker.V310 {
 				remedy = "rabbitmq.conf"
@@ -143,32 +139,26 @@ func TestAcknowledgementTimeout(t *testing.T) {
 	}
 }
 
-// awaitNoneFetched waits until no line that holds something would fetch more.
-func awaitNoneFetched(t *testing.T, cl *Client) {
+// awaitTimeOut has the broker look for what is late until it finds the delivery.
+func awaitTimeOut(t *testing.T, b *broker.Broker, d queue.Delivery) {
 	t.Helper()
-	s := cl.source
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		s.mu.Lock()
-		fetching := 0
-		for _, l := range s.lanes {
-			for _, ln := range l.lines {
-				if len(ln.unsettled) > 0 && ln.prefetch > 0 {
-					fetching++
-				}
-			}
+	for deadline := time.Now().Add(patience); ; {
+		if err := b.TimeOut(poolQueue("p", queue.Normal)); err != nil {
+			t.Fatal(err)
 		}
-		s.mu.Unlock()
-		if fetching == 0 {
+		select {
+		case <-d.Lost():
 			return
+		case <-time.After(100 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("a line fetches more though nothing is wanted")
+			t.Fatal("the delivery was not lost")
 		}
 	}
 }
 
-// retire makes the lines that hold something so old that they are retired, and waits for that.
-func retire(t *testing.T, cl *Client) {
+// awaitNoneFetched waits until no line that holds something would fetch more. What is done with such a line beforehand may hasten that.
+func awaitNoneFetched(t *testing.T, cl *Client, first func(*line)) {
 	t.Helper()
 	s := cl.source
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
@@ -177,7 +167,7 @@ func retire(t *testing.T, cl *Client) {
 		for _, l := range s.lanes {
 			for _, ln := range l.lines {
 				if len(ln.unsettled) > 0 && ln.prefetch > 0 {
-					ln.since = time.Now().Add(-lineAge)
+					first(ln)
 					fetching++
 				}
 			}
@@ -188,9 +178,15 @@ func retire(t *testing.T, cl *Client) {
 		}
 		signal(s.kick)
 		if time.Now().After(deadline) {
-			t.Fatal("a line is too old and still fetches")
+			t.Fatal("a line holds something and still fetches")
 		}
 	}
+}
+
+// retire makes the lines that hold something so old that they are retired, and waits for that.
+func retire(t *testing.T, cl *Client) {
+	t.Helper()
+	awaitNoneFetched(t, cl, func(ln *line) { ln.since = time.Now().Add(-lineAge) })
 }
 
 // Without the right to declare, what is missing is named, and used as soon as somebody has made it.

@@ -2,7 +2,6 @@ package rabbit
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -23,25 +22,21 @@ const (
 func (c *Client) pulse(ctx context.Context) {
 	ticker := time.NewTicker(pulseBusy)
 	defer ticker.Stop()
-	last := time.Now()
+	last, lacking := time.Now(), false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if !c.source.holds() && time.Since(last) < pulseIdle || !c.publish.open() {
+		if (lacking || !c.source.holds()) && time.Since(last) < pulseIdle || !c.publish.open() {
 			continue
 		}
 		last = time.Now()
 		c.pulsing.Store(last.UnixNano())
 		err := c.publish.publish(ctx, nil, &publication{exchange: controlExchange, key: pulseKey, make: c.topology.pulseQueue, msg: amqp.Publishing{Headers: amqp.Table{}}})
 		c.pulsing.Store(0)
-		var lacking missing
-		if errors.As(err, &lacking) {
-			c.log.Warn("a node of RabbitMQ that is cut off from the others is not noticed", keyErr, err)
-			return
-		}
+		lacking = err != nil // which was reported when the connection was made; somebody may make it
 	}
 }
 
