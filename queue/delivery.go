@@ -71,7 +71,7 @@ const (
 	// Forward hands the message as it is to the verdict's host, confirmed, and gives it up. Where that host has no queue, Settle returns
 	// ErrNoHost, and the delivery is ours still.
 	Forward Action = "forward"
-	// Bury publishes the result, puts the message whole into the dead letters with the reason, and gives it up.
+	// Bury puts the message whole into the dead letters with the reason, publishes the result then, and gives it up.
 	Bury Action = "bury"
 )
 

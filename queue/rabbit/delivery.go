@@ -53,7 +53,13 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 	if err != nil {
 		return err
 	}
-	if err := d.publish(ctx, v, all); err != nil {
+	if v.Action == queue.Bury { // on its own, first: who has the result finds the dead letter
+		err = d.publish(ctx, v, []*publication{d.source.client.toDead(d.burial(v))})
+	}
+	if err == nil {
+		err = d.publish(ctx, v, all)
+	}
+	if err != nil {
 		return err
 	}
 	if confirmed != nil {
@@ -101,7 +107,7 @@ func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publicat
 	}
 }
 
-// publications lists what the verdict demands.
+// publications lists what the verdict demands, but for the dead letter.
 func (d *delivery) publications(v queue.Verdict) (all []*publication, err error) {
 	cl := d.source.client
 	switch v.Action {
@@ -130,13 +136,7 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 		if v.Result == nil {
 			return nil, errors.New("cannot bury a delivery without a result")
 		}
-		if all, err = d.results(v.Result); err != nil {
-			return nil, err
-		}
-		if v.Action == queue.Bury {
-			all = append(all, cl.toDead(d.burial(v)))
-		}
-		return all, nil
+		return d.results(v.Result)
 	case queue.Retry:
 		msg := again(d.raw, d.msg, d.line.user)
 		msg.Headers[headerAttempts] = encodeHistory(v.History, historyMax)
