@@ -52,8 +52,9 @@ func TestCounted(t *testing.T) {
 	if n := said["publish"]; n < tasks || n > tasks*5/4 {
 		t.Errorf("%d messages are published for %d tasks", n, tasks)
 	}
-	if n := said["ack"]; n > tasks {
-		t.Errorf("%d acknowledgements are sent for %d tasks", n, tasks)
+	// Those of all tasks: the last ones of the first may be on their way when the second begin.
+	if n := after.Said.Methods["ack"]; n > 2*tasks {
+		t.Errorf("%d acknowledgements are sent for %d tasks", n, 2*tasks)
 	}
 	if n := total - said["publish"] - said["ack"]; n > tasks/2 {
 		t.Errorf("%d other things are said to the broker for %d tasks: %v", n, tasks, said)

@@ -45,7 +45,7 @@ func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all th
 	out, status := machine.Run(t, dir, machine.Systemd, 5*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), filepath.Join(dir, "mayfly.service")))
 	need.Exercised(t, "unified control groups under systemd, in a virtual machine")
 	if status != 0 {
-		t.Fatalf("status %d:\n%s", status, tail(out, 8000))
+		t.Fatalf("status %d:\n%s", status, tail(out, 60_000))
 	}
 	for _, want := range []string{
 		`check: ok    control groups    unified; limits hold on cpu, cpuset, memory, pids, io`,
@@ -64,7 +64,7 @@ func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all th
 		}
 	}
 	if t.Failed() {
-		t.Log(tail(out, 8000))
+		t.Log(tail(out, 60_000))
 	}
 }
 

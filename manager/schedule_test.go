@@ -66,6 +66,7 @@ func simulate(t *testing.T, change func(*Config), test func(h *host)) {
 		intake, stop := context.WithCancel(context.Background())
 		ended := make(chan error)
 		go func() { ended <- h.Manager.Run(intake, intake) }()
+		synctest.Wait() // from here on it looks at its services when the test has it do so: a test may change them
 		test(h)
 		stop()
 		if err := <-ended; err != nil {

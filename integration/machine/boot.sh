@@ -5,6 +5,9 @@
 #
 # usage: boot.sh none|systemd SECONDS MEBIBYTES SCRIPT
 #
+# A script that stands still is looked into a minute before the time is up: what runs, where each goroutine of each mayfly waits, and what
+# the kernel and the services say are printed then.
+#
 # With systemd, that is the guest's first process, and the script a service of its own; else the script is all there is.
 set -euo pipefail
 init=$1 seconds=$2 memory=$3 script=$(realpath "$4")
@@ -36,8 +39,20 @@ stty -F /dev/ttyS0 -onlcr
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd /
 echo "machine: begin"
+(
+	timeout $((seconds > 120 ? seconds - 60 : seconds / 2)) tail -f /dev/null # no sleep, for tests look for those that were left
+	echo "machine: the script stands still; what runs:"
+	ps axfo pid,stat,wchan:24,etimes,args
+	pkill -QUIT -x mayfly
+	sleep 5
+	dmesg | tail -40
+	journalctl --no-pager | tail -250
+	cat /var/lib/mayfly/keeper.log
+) &
 bash "$script"
-echo "machine: end \$?"
+status=\$?
+kill \$! 2>/dev/null
+echo "machine: end \$status"
 sync
 echo o >/proc/sysrq-trigger
 sleep 60
