@@ -103,8 +103,9 @@ func TestLeastRights(t *testing.T) {
 					"dead letters":           func(ch *amqp.Channel) error { _, _, err := ch.Get("mayfly.dead", false); return err },
 					"forged results":         publishing("mayfly.results", "default.x"),
 					"tasks for another pool": publishing("mayfly.tasks", "other"),
-					"what hosts say":         publishing("mayfly.control", "hello"),
-					"tasks for one host":     publishing(other, ""),
+					"what hosts say":         publishing("mayfly.control", "hello.default"),
+					"what hosts say, on the side of what is allowed": publishing("mayfly.control", "cancel", "hello.default"),
+					"tasks for one host":                             publishing(other, ""),
 				},
 			} {
 				conn, err := amqp.Dial(url(who))
@@ -126,14 +127,14 @@ func TestLeastRights(t *testing.T) {
 	}
 }
 
-// publishing tries to publish something.
-func publishing(exchange, key string) func(*amqp.Channel) error {
+// publishing tries to publish something, by a key and maybe others.
+func publishing(exchange, key string, copies ...any) func(*amqp.Channel) error {
 	return func(ch *amqp.Channel) error {
 		closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Confirm(false); err != nil {
 			return err
 		}
-		c, err := ch.PublishWithDeferredConfirm(exchange, key, false, false, amqp.Publishing{Body: []byte("{}")})
+		c, err := ch.PublishWithDeferredConfirm(exchange, key, false, false, amqp.Publishing{Body: []byte("{}"), Headers: amqp.Table{"CC": copies}})
 		if err != nil {
 			return err
 		}

@@ -35,6 +35,14 @@ func (l *ledger) choices(t *queue.Task) (list []choice, why string) {
 	return nil, why
 }
 
+// within reports whether a host that has room for o has room for c.
+func (c *choice) within(o *choice) bool {
+	off := func(c *choice) bool { return c.resources.Network != nil && !*c.resources.Network }
+	return c.lease.MilliCPU <= o.lease.MilliCPU && c.lease.Memory <= o.lease.Memory && c.lease.Disk <= o.lease.Disk &&
+		c.gpus.Count <= o.gpus.Count && c.gpus.Memory <= o.gpus.Memory && (c.gpus.Model == "" || c.gpus.Model == o.gpus.Model) &&
+		(!off(c) || off(o))
+}
+
 // requestOf is what a task asks of the GPUs. Who names their memory or their model wants one.
 func requestOf(r queue.Resources) gpu.Request {
 	if r.NoGPU || r.GPU == 0 && r.GPUMemory == 0 && r.GPUModel == "" {

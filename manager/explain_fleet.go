@@ -183,7 +183,7 @@ func (m *Manager) answerExplain(q *queue.Question) {
 
 // pollAll asks all other hosts of this one's pools, or of the question's.
 func (m *Manager) pollAll(ctx context.Context, q queue.Question) ([]queue.Offer, error) {
-	q.ID, q.Share = m.config.Host+"/"+strconv.FormatUint(rand.Uint64(), 36), 1
+	q.ID = m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36)
 	p := &poll{}
 	m.mu.Lock()
 	m.others.polls[q.ID] = p

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -20,6 +21,11 @@ const (
 	adoptTime = 30 * time.Second
 	// loneTime is the same where no other host was ever heard of: the others answer the first hello at once.
 	loneTime = time.Second
+	// ownAfter is how long a task has to run until others can find its host by it, which takes a binding in the broker: what comes back of those that are
+	// shorter is asked about in the whole pool. An acknowledgement is late after 30 minutes by default (https://www.rabbitmq.com/docs/consumers). ownerTime is
+	// how long that host may take to answer: it may be gone.
+	ownAfter  = 5 * time.Minute
+	ownerTime = time.Second
 	// answerTime is how long an answer may take: it takes a broker milliseconds, and a loaded host some more.
 	answerTime = 250 * time.Millisecond
 	// sampleTime is how long it may take where only some hosts were asked, and more can be.
@@ -42,8 +48,9 @@ const (
 	// may be such as no host can run: the first host that can gets them at once. The others wait in the broker.
 	heldMax    = 64
 	parkedHeld = 32
-	// offersWanted is how many offers a question should get. In a fleet that gives more, a share of the hosts is asked first.
-	offersWanted = 8
+	// greetedBy is how many of those that were there before greet a newcomer; a question about a message that was delivered before has all hosts
+	// answer where no more are known.
+	greetedBy = 8
 	// againDelay is the wait after a handing over that failed.
 	againDelay = time.Second
 )
@@ -56,11 +63,12 @@ type others struct {
 	reached bool
 	// known are the hosts that were heard of, and their pools as far as they said, but for those that have left in good order.
 	known map[string][]string
-	// size is about how many hosts answer a question that most can answer; last is the question that was decided last.
-	size      float64
+	// crowds are the pools, and last is the question that was decided last.
+	crowds    map[string]*crowd
 	last      *inquiry
 	inquiries map[string]*inquiry
-	// shared is the question about what waits for room, sharing when to ask the next one, and sharePause how long that stays open.
+	// shared is the question about what waits for room that nobody keeps yet, sharing when to ask the next one, and sharePause how long that stays
+	// open.
 	shared     *inquiry
 	sharing    *time.Timer
 	sharePause time.Duration
@@ -83,7 +91,11 @@ type inquiry struct {
 	offers []queue.Offer
 	// gave is what the offers say of deliveries that ended without the task's having been begun.
 	gave []int
-	// lack are the hosts that have not begun the task, for sure.
+	// choices are the ways in which the task may run, for one that waits for room here, and container and picky say that it runs in a container, and
+	// has hosts to avoid.
+	choices          []choice
+	container, picky bool
+	// lack are the hosts that have not begun the task, for sure; or cannot take it now.
 	lack []string
 	// open is how long the others are to keep it where none can answer at once, and until is the end of that once they do.
 	open  time.Duration
@@ -134,17 +146,20 @@ func (m *Manager) parkedCount() (n int) {
 func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *inquiry {
 	fingerprint := e.attempt.Fingerprint
 	q := &inquiry{entry: e, open: open, question: queue.Question{ID: m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36),
-		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:],
-		Share: 1}}
+		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:]}}
 	wait := answerTime
 	switch {
 	case purpose == queue.ToAdopt:
 		wait = m.adoptTime()
-		q.question.Surely = len(m.others.known) <= offersWanted
+		q.question.Surely = len(m.others.known) <= greetedBy
+		if !q.question.Surely {
+			q.question.Owner, wait = true, ownerTime
+		}
 	case purpose == queue.ToSettle:
 		wait = open
-	case m.others.size > 2*offersWanted:
-		q.question.Share, wait = offersWanted/m.others.size, sampleTime
+	default:
+		m.aim(&q.question)
+		wait = m.patience(&q.question)
 	}
 	if purpose != queue.ToAdopt && purpose != queue.ToSettle {
 		q.question.Message = shown(e.delivery.Message())
@@ -165,7 +180,53 @@ func (m *Manager) adoptTime() time.Duration {
 
 // put publishes a question, to one host or to all. The lock is held.
 func (m *Manager) put(q queue.Question, host string) {
-	m.tell("other hosts not asked", q.TaskID, func(ctx context.Context) error { return m.Fleet.Ask(ctx, q, host) })
+	m.tell("other hosts not asked", q.TaskID, func(ctx context.Context) error {
+		err := m.Fleet.Ask(ctx, q, host)
+		if errors.Is(err, queue.ErrNoHost) { // nobody owns it
+			m.hurry(q.ID)
+			return nil
+		}
+		return err
+	})
+}
+
+// hurry goes on with a question at once.
+func (m *Manager) hurry(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if q := m.others.inquiries[id]; q != nil && q.question.Owner {
+		q.timer.Reset(0)
+	}
+}
+
+// own has questions about the entry's message come to this host alone when its task has been running for long. The lock is held.
+func (m *Manager) own(e *entry) {
+	if m.Fleet == nil {
+		return
+	}
+	since := e.leasedAt
+	if e.adopted {
+		since = e.startedAt
+	}
+	e.owning = time.AfterFunc(ownAfter-time.Since(since), func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.active[e.attempt.Task.ID] == e && m.state == serving {
+			e.owned = true
+			m.Fleet.Own(e.attempt.Fingerprint, true)
+		}
+	})
+}
+
+// disown ends that. The lock is held.
+func (m *Manager) disown(e *entry) {
+	if e.owning != nil {
+		e.owning.Stop()
+	}
+	if e.owned {
+		e.owned = false
+		m.Fleet.Own(e.attempt.Fingerprint, false)
+	}
 }
 
 // tell says something to other hosts in the background. What is not said within a time is of no use any more, or is said again when the queue is
@@ -197,16 +258,15 @@ func (m *Manager) step(q *inquiry) {
 		q.timer.Reset(q.open)
 	case len(q.offers) > 0:
 		m.decide(q)
-	case q.question.Share < 1: // those few could not; the others may
-		q.question.Share = min(1, q.question.Share*offersWanted)
-		wait := sampleTime
-		if q.question.Share == 1 {
-			wait = answerTime
-		}
+	case q.question.Owner: // it has none, or one that does not answer
+		q.question.Owner = false
 		m.put(q.question, "")
-		q.timer.Reset(wait)
+		q.timer.Reset(m.adoptTime())
+	case q.until.IsZero() && m.widen(q): // those few could not; others may
+		m.put(q.question, "")
+		q.timer.Reset(m.patience(&q.question))
 	case q.open > 0 && q.until.IsZero() && (q.question.Purpose != queue.ToRun || m.parkedCount() < parkedHeld):
-		q.question.Open, q.until = q.open, time.Now().Add(q.open)
+		q.question.Open, q.question.Surely, q.until = q.open, false, time.Now().Add(q.open)
 		m.put(q.question, "")
 		q.timer.Reset(q.open)
 		if e := q.entry; q.question.Purpose == queue.ToRun && e != nil {
@@ -215,6 +275,10 @@ func (m *Manager) step(q *inquiry) {
 			m.Log.Info("task parked", logkey.Task, q.question.TaskID, logkey.Reason, e.misfit)
 		}
 		m.notify()
+		if m.others.shared == q { // others may fit in where this one does not
+			m.others.shared = nil
+			m.share(time.Now())
+		}
 	default:
 		m.decide(q)
 	}
@@ -224,9 +288,8 @@ func (m *Manager) step(q *inquiry) {
 func (m *Manager) decide(q *inquiry) {
 	e := q.entry
 	if len(q.offers) > 0 && q.until.IsZero() {
-		m.others.size *= 0.95 // the fleet may have shrunk
 		m.others.last = q
-		m.learnSize(q)
+		m.learn(q)
 	}
 	if q.question.Purpose == queue.ToAdopt && len(q.offers) == 0 && e != nil {
 		m.forgetSilent(q)
@@ -235,7 +298,7 @@ func (m *Manager) decide(q *inquiry) {
 	}
 	m.endInquiry(q)
 	if q.question.Purpose == queue.ToShare {
-		m.others.sharePause = min(max(2*m.others.sharePause, shareTime), shareMax)
+		m.others.sharePause = min(2*q.open, shareMax)
 		if len(q.offers) > 0 {
 			m.others.sharePause = 0
 		}
@@ -262,7 +325,7 @@ func (m *Manager) endInquiry(q *inquiry) {
 		q.entry.inquiry, q.entry.held = nil, false
 	}
 	if time.Now().Before(q.until) { // the others need not keep it
-		m.put(queue.Question{ID: q.question.ID, Pool: q.question.Pool, Over: true, Share: 1}, "")
+		m.put(queue.Question{ID: q.question.ID, Pool: q.question.Pool, Part: q.question.Part, Over: true}, "")
 	}
 }
 

@@ -32,6 +32,8 @@ func (f *hosts) Ask(_ context.Context, q queue.Question, host string) error {
 	return nil
 }
 
+func (f *hosts) Own([16]byte, bool) {}
+
 func (f *hosts) Answer(_ context.Context, q queue.Question, o queue.Offer) error {
 	o.Question, o.Host = q.ID, "h"
 	f.offered <- o
@@ -77,7 +79,7 @@ func TestHandOver(t *testing.T) {
 	d := newDelivery(large("m"))
 	b.source.deliveries <- d
 	q := next(t, f.asked)
-	if q.Purpose != queue.ToRun || q.TaskID != "m" || q.Message == nil || q.Share != 1 || q.Open != 0 {
+	if q.Purpose != queue.ToRun || q.TaskID != "m" || q.Message == nil || q.Open != 0 {
 		t.Errorf("question = %+v", q)
 	}
 	for i, room := range []float64{2, 7, -3} {
@@ -128,7 +130,7 @@ func TestOffer(t *testing.T) {
 	b, f := newFleet(t)
 	ask := func(id string, purpose queue.Purpose, open time.Duration, history ...queue.Past) {
 		m := queue.Message{MessageID: id, Body: message.Body, Pool: "default", History: history}
-		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: id, Message: &m, Share: 1, Open: open})
+		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: id, Message: &m, Open: open})
 	}
 	ask("failed", queue.ToSpare, 0, queue.Past{Attempt: 1, Host: "h"}) // here
 	ask("one", queue.ToShare, 0)
@@ -144,7 +146,7 @@ func TestOffer(t *testing.T) {
 		t.Errorf("offer = %+v", o)
 	}
 	ask("over", queue.ToShare, time.Minute)
-	b.Asked(queue.Question{ID: "over", Pool: "default", Over: true, Share: 1})
+	b.Asked(queue.Question{ID: "over", Pool: "default", Over: true})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n := len(b.others.kept); n != 0 {
@@ -213,7 +215,7 @@ func TestHas(t *testing.T) {
 	m := d.Message()
 	fingerprint := m.Fingerprint()
 	put := func(id string, purpose queue.Purpose, fingerprint [16]byte) {
-		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: "t", AttemptID: "t.1", Fingerprint: fingerprint[:], Share: 1})
+		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: "t", AttemptID: "t.1", Fingerprint: fingerprint[:]})
 	}
 	ask := func(id string, fingerprint [16]byte) { put(id, queue.ToAdopt, fingerprint) }
 	ask("other", [16]byte{1})
@@ -354,7 +356,7 @@ func TestInVain(t *testing.T) {
 		}
 		time.Sleep(7 * vainTime)
 		asked := f.list()
-		if len(asked) != 3 || asked[0].Purpose != queue.ToSettle || asked[0].AttemptID != "t.1" || asked[0].Share != 1 || asked[0].Message != nil {
+		if len(asked) != 3 || asked[0].Purpose != queue.ToSettle || asked[0].AttemptID != "t.1" || asked[0].Message != nil {
 			t.Fatalf("asked: %+v", asked)
 		}
 		h.Joined() // it was away
@@ -409,57 +411,6 @@ func TestLossHeardLate(t *testing.T) {
 	}
 }
 
-// TestSampled asks a share of many hosts: about so many answer, always the same ones, and all of them when all are asked.
-func TestSampled(t *testing.T) {
-	t.Parallel()
-	n, all := 0, 0
-	for i := range 1000 {
-		host := fmt.Sprint("host", i)
-		if sampled("q", host, 0.05) {
-			n++
-			if !sampled("q", host, 0.4) {
-				t.Errorf("%s is among few, and not among more", host)
-			}
-		}
-		if sampled("q", host, 1) {
-			all++
-		}
-	}
-	if n < 20 || n > 100 || all != 1000 {
-		t.Errorf("%d of 5%%, %d of all answer", n, all)
-	}
-}
-
-// TestManyHosts asks a large fleet: from the second question on, few answer.
-func TestManyHosts(t *testing.T) {
-	t.Parallel()
-	b, f := newFleet(t)
-	offers := 0
-	for i := range 3 {
-		offers = 0
-		d := newDelivery(large(fmt.Sprint("m", i)))
-		b.source.deliveries <- d
-		for {
-			q := next(t, f.asked)
-			for j := range 500 {
-				if host := fmt.Sprint("host", j); sampled(q.ID, host, q.Share) {
-					offers++
-					b.Offered(queue.Offer{Question: q.ID, Host: host, Room: 1})
-				}
-			}
-			if offers > 0 {
-				break
-			}
-		}
-		if v := b.verdict(d); v.Action != queue.Forward {
-			t.Errorf("verdict = %+v", v)
-		}
-	}
-	if offers > 4*offersWanted {
-		t.Errorf("%d hosts answer, want about %d", offers, offersWanted)
-	}
-}
-
 // TestKnownFromBefore has a manager that was just started wait for a host that the one before knew, though it has not heard of it; when that does not
 // answer, it is forgotten.
 func TestKnownFromBefore(t *testing.T) {
@@ -495,6 +446,7 @@ func TestKnownFromBefore(t *testing.T) {
 type mute struct{}
 
 func (mute) Ask(context.Context, queue.Question, string) error         { return nil }
+func (mute) Own([16]byte, bool)                                        {}
 func (mute) Answer(context.Context, queue.Question, queue.Offer) error { return nil }
 func (mute) Hello(context.Context, queue.Hello, string) error          { return nil }
 

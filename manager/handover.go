@@ -70,7 +70,8 @@ func (m *Manager) keep(e *entry, purpose queue.Purpose) {
 	})
 }
 
-// share asks who has room for what has been waiting here for long: for one at a time. The lock is held.
+// share asks who has room for what has been waiting here for long, for one after the other: while a question stays open for want of room, no other is
+// asked about what takes as much. The lock is held.
 func (m *Manager) share(now time.Time) {
 	if m.Fleet == nil || m.others.shared != nil || m.state != serving {
 		return
@@ -98,8 +99,14 @@ func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 			patience = askAfterHanded
 		}
 		wait := patience - now.Sub(e.acceptedAt)
-		if wait <= 0 {
-			m.others.shared = m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))
+		switch {
+		case wait > 0:
+		case m.askedInVain(e):
+			continue
+		default:
+			q := m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))
+			q.choices, q.container, q.picky = e.choices, e.attempt.Task.Image != "", len(e.delivery.Message().History) > 0
+			m.others.shared = q
 			return 0
 		}
 		if next == 0 || wait < next {
@@ -107,6 +114,22 @@ func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 		}
 	}
 	return next
+}
+
+// askedInVain reports whether a question is open about a task that would fit in wherever this one does. The lock is held.
+func (m *Manager) askedInVain(e *entry) bool {
+	for _, q := range m.others.inquiries {
+		if q.question.Purpose != queue.ToShare || q.until.IsZero() || len(q.offers) > 0 || q.picky || q.question.Pool != e.attempt.Task.Pool ||
+			q.container != (e.attempt.Task.Image != "") {
+			continue
+		}
+		if !slices.ContainsFunc(e.choices, func(c choice) bool {
+			return !slices.ContainsFunc(q.choices, func(less choice) bool { return less.within(&c) })
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // avoids reports whether a task has failed on this host, so that another one should try it.

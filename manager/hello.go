@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
@@ -37,21 +38,27 @@ func (m *Manager) Greeted(h queue.Hello) {
 	defer m.mu.Unlock()
 	if h.Leaves {
 		m.forgetHost(h.Host)
+		m.count(h.Pools, -1)
 		return
 	}
+	if _, known := m.others.known[h.Host]; !known {
+		m.count(h.Pools, 1)
+	}
 	m.meet(h.Host, h.Pools...)
+	m.told(h.Hosts)
 	if m.Fleet == nil || !m.others.here {
 		return
 	}
 	// It wants to know who is there. Of a large fleet, a few are enough for it to know that it is not alone.
-	if n := len(m.others.known); !h.Back && (n <= offersWanted || rand.IntN(n) < offersWanted) {
-		m.tell("another host not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{Back: true}, h.Host) })
+	if n := len(m.others.known); !h.Back && (n <= greetedBy || rand.IntN(n) < greetedBy) {
+		back := queue.Hello{Back: true, Hosts: m.tellable(h.Pools)}
+		m.tell("another host not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, back, h.Host) })
 	}
 	if h.Back {
 		return
 	}
 	for _, q := range m.others.inquiries {
-		if slices.Contains(h.Pools, q.question.Pool) {
+		if slices.Contains(h.Pools, q.question.Pool) && strings.HasPrefix(queue.PartOf(h.Host), q.question.Part) {
 			m.put(q.question, h.Host)
 		}
 	}
@@ -98,14 +105,14 @@ func (m *Manager) forgetHost(host string) {
 // keepHosts keeps who is known for the next life, which would else take itself for alone until it has heard of the others, and not wait for them. That
 // there are many is known from a few. The lock is held.
 func (m *Manager) keepHosts() {
-	if m.KeepHosts != nil && len(m.others.known) <= 2*offersWanted {
+	if m.KeepHosts != nil && len(m.others.known) <= 2*greetedBy {
 		m.KeepHosts(m.others.known)
 	}
 }
 
 // forgetSilent forgets the hosts that have not answered a question that all of them were to answer. Those that come back say so. The lock is held.
 func (m *Manager) forgetSilent(q *inquiry) {
-	if !q.question.Surely {
+	if !q.question.Surely { // not all were to answer
 		return
 	}
 	for _, host := range m.expected(q) {

@@ -176,7 +176,8 @@ func New(c Config, s Services) *Manager {
 	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
 		ledger: ledger{total: c.Capacity, cannot: c.Cannot, gpus: s.GPUs, cores: newCorePool(c.Capacity.Cores),
 			defaultMilliCPU: c.Defaults.MilliCPU, defaultPIDs: c.Defaults.PIDs},
-		others:     others{known: map[string][]string{}, inquiries: map[string]*inquiry{}, polls: map[string]*poll{}, parked: map[string]parked{}},
+		others: others{known: map[string][]string{}, inquiries: map[string]*inquiry{}, polls: map[string]*poll{}, parked: map[string]parked{},
+			crowds: map[string]*crowd{}},
 		quarantine: map[string]quarantined{}, freed: map[string]bool{},
 		active: map[string]*entry{}, closing: map[*entry]bool{},
 		changed: make(chan struct{}), waiters: map[string][]chan struct{}{}, again: map[string]time.Time{}}
@@ -186,6 +187,9 @@ func New(c Config, s Services) *Manager {
 	}
 	m.shares = newShares(c.Fair, c.Capacity, gpus)
 	maps.Copy(m.others.known, c.KnownHosts)
+	for _, pools := range c.KnownHosts {
+		m.count(pools, 1)
+	}
 	m.drainAsked, m.drain = context.WithCancel(context.Background())
 	return m
 }

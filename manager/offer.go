@@ -2,8 +2,6 @@ package manager
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -41,7 +39,7 @@ func (m *Manager) Asked(q queue.Question) {
 	defer m.mu.Unlock()
 	m.meet(q.From)
 	m.others.kept = slices.DeleteFunc(m.others.kept, func(k kept) bool { return k.question.ID == q.ID })
-	if m.state != serving || !m.others.here || q.Over || !sampled(q.ID, m.config.Host, q.Share) || !slices.Contains(m.config.Pools, q.Pool) {
+	if m.state != serving || !m.others.here || q.Over || !slices.Contains(m.config.Pools, q.Pool) {
 		return
 	}
 	switch q.Purpose {
@@ -61,7 +59,15 @@ func (m *Manager) Asked(q queue.Question) {
 	case queue.ToCount:
 		m.answerCount(&q)
 	default:
-		if k := (kept{question: q}); m.fit(&k) && !m.answer(&k) && q.Open > 0 {
+		k := kept{question: q}
+		fits := m.fit(&k)
+		if fits && m.answer(&k) {
+			return
+		}
+		if q.Surely {
+			m.offer(&q, queue.Offer{Lacks: true})
+		}
+		if fits && q.Open > 0 {
 			k.until = time.Now().Add(min(q.Open, shareMax))
 			m.others.kept = append(m.others.kept, k)
 			if len(m.others.kept) > keptMax {
@@ -70,12 +76,6 @@ func (m *Manager) Asked(q queue.Question) {
 			m.lookLater()
 		}
 	}
-}
-
-// sampled reports whether a host is among the share of those that are to answer.
-func sampled(question, host string, share float64) bool {
-	h := sha256.Sum256([]byte(question + "\x00" + host)) // names are alike: a lesser hash has them answer in groups
-	return float64(binary.BigEndian.Uint32(h[:])) < share*(1<<32)
 }
 
 // fit reports whether a task that another host asks about can run here at all. The lock is held.

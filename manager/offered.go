@@ -21,9 +21,9 @@ func (m *Manager) Offered(o queue.Offer) {
 	q := m.others.inquiries[o.Question]
 	switch {
 	case q == nil: // too late, but it tells how many there are
-		if last := m.others.last; last != nil && last.question.ID == o.Question {
+		if last := m.others.last; last != nil && last.question.ID == o.Question && !o.Lacks {
 			last.offers = append(last.offers, o)
-			m.learnSize(last)
+			m.learn(last)
 		}
 		return
 	case q.question.Purpose == queue.ToSettle:
@@ -43,6 +43,10 @@ func (m *Manager) Offered(o queue.Offer) {
 			m.endInquiry(q)
 			m.schedule()
 		}
+		return
+	}
+	if o.Lacks {
+		q.lack = append(q.lack, o.Host)
 		return
 	}
 	q.offers = append(q.offers, o)
@@ -72,9 +76,4 @@ func (m *Manager) expected(q *inquiry) (hosts []string) {
 		}
 	}
 	return hosts
-}
-
-// learnSize learns from a question how many hosts answer. The lock is held.
-func (m *Manager) learnSize(q *inquiry) {
-	m.others.size = max(m.others.size, float64(len(q.offers))/q.question.Share)
 }

@@ -169,6 +169,7 @@ func (m *Manager) launch(e *entry) {
 	if e.attempt.Task.OnLost == queue.KillOnLost && m.Heard != nil {
 		m.watchQueue(e)
 	}
+	m.own(e)
 	m.group.Go(func() {
 		defer cancel()
 		m.attempt(ctx, e)
@@ -238,6 +239,7 @@ func (m *Manager) forget(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.closing, e)
+	m.disown(e)
 	if m.active[e.attempt.Task.ID] == e {
 		delete(m.active, e.attempt.Task.ID)
 	}

@@ -44,8 +44,10 @@ type Question struct {
 	Fingerprint []byte `json:"fingerprint,omitempty"`
 	// Message is the message that is held; nil where its names are enough.
 	Message *Message `json:"message,omitempty"`
-	// Share of the hosts that are to answer, chosen by their names; the others pass the question over.
-	Share float64 `json:"share"`
+	// Owner has the question go to the host that owns the message, see [Fleet.Own]. It is not sent along.
+	Owner bool `json:"-"`
+	// Part is the part of the pool that is asked, see [PartOf]; all of it where it is empty. It is not sent along.
+	Part string `json:"-"`
 	// Open is how long whoever cannot take the task now may still answer, when there is room; 0 asks for answers at once.
 	Open time.Duration `json:"open,omitempty"`
 	// Surely asks for an answer in any case.
@@ -62,7 +64,7 @@ type Offer struct {
 	// before each, which ended on the host without the task's having been begun.
 	Has  bool  `json:"has,omitempty"`
 	Gave []int `json:"gave,omitempty"`
-	// Lacks says that the host has not begun the task, nor can it any more.
+	// Lacks says that the host has not begun the task, nor can it any more; or that it cannot take it now.
 	Lacks bool `json:"lacks,omitempty"`
 	// Room is how much room the host has left beside the task, in cores: the host with most is the best. Below zero, the task has to wait there.
 	Room float64 `json:"room"`
@@ -77,9 +79,25 @@ type Offer struct {
 type Hello struct {
 	Host  string   `json:"host"`
 	Pools []string `json:"pools"`
-	// Back says that it answers another host's hello. Leaves says that the host is about to go, and has begun nothing that it has not ended.
-	Back   bool `json:"back,omitempty"`
-	Leaves bool `json:"leaves,omitempty"`
+	// Back says that it answers another host's hello; Hosts is how many there are in each pool, then, besides the one that it answers. Leaves says that
+	// the host is about to go, and has begun nothing that it has not ended.
+	Back   bool           `json:"back,omitempty"`
+	Hosts  map[string]int `json:"hosts,omitempty"`
+	Leaves bool           `json:"leaves,omitempty"`
+}
+
+// PartDigits is how many digits divide a pool: its smallest parts have one of 512 hosts.
+const PartDigits = 3
+
+// PartOf returns where a host is in its pools: digits from 0 to 7. The hosts that have the first n digits in common are a part of a pool that can be
+// asked as one; there are 8 to the power of n, of about the same size.
+func PartOf(host string) string {
+	h := sha256.Sum256([]byte(host)) // names are alike: a lesser hash has them in groups
+	var part [PartDigits]byte
+	for i := range part {
+		part[i] = '0' + h[i]%8
+	}
+	return string(part[:])
 }
 
 // Cancellation is somebody's wish that a task, or all tasks with a label, be cancelled that were queued before At; zero where nobody
@@ -91,13 +109,16 @@ type Cancellation struct {
 	At    time.Time `json:"at"`
 }
 
-// ErrNoHost says that a message cannot be forwarded: the host has no queue (any more).
-var ErrNoHost = errors.New("cannot forward a message: the host has no queue")
+// ErrNoHost says that a message cannot be forwarded, or a question not be asked: the host has no queue (any more), or the message no owner.
+var ErrNoHost = errors.New("cannot reach a host: it has no queue")
 
 // Fleet is the other hosts that serve the same queue.
 type Fleet interface {
-	// Ask puts a question to one host, or to all others of its pool where none is named.
+	// Ask puts a question to one host; where none is named, to the owner of the message, or to the part of the pool, that the question asks for.
+	// ErrNoHost says that nobody owns the message.
 	Ask(ctx context.Context, q Question, host string) error
+	// Own has questions to the owner of a message come to this host from now on, or no more. It returns at once.
+	Own(fingerprint [16]byte, owns bool)
 	// Answer sends an offer to the host that asked.
 	Answer(ctx context.Context, q Question, o Offer) error
 	// Hello greets one host, or all others where none is named.

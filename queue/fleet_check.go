@@ -48,8 +48,6 @@ func (q *Question) Check() error {
 		return impossible("attempt_id")
 	case len(q.Fingerprint) != 0 && len(q.Fingerprint) != 16:
 		return impossible("fingerprint")
-	case math.IsNaN(q.Share) || q.Share < 0 || q.Share > 1:
-		return impossible("share")
 	case q.Open < 0 || q.Open > maxOpen:
 		return impossible("open")
 	}
@@ -84,6 +82,11 @@ func (h *Hello) Check() error {
 	for _, pool := range h.Pools {
 		if !ValidPool(pool) {
 			return impossible("pools")
+		}
+	}
+	for _, n := range h.Hosts {
+		if n < 0 {
+			return impossible("hosts")
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ type Client struct {
 	hellos    chan queue.Hello
 	joined    chan struct{}
 	given     given
+	owned     owned
 	waking    sync.Mutex
 	address   atomic.Value // the name of the control queue that replies come by, once there is one
 	hearing   hearing
@@ -80,7 +81,8 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	}
 	d := &dialer{endpoints: endpoints, tls: t, host: c.Host}
 	cl := &Client{host: c.Host, pools: c.Pools, log: c.Log, cancels: make(chan queue.Cancellation, 64), replies: make(chan queue.Result, 64),
-		questions: make(chan queue.Question, 64), offers: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64), joined: make(chan struct{}, 1), given: given{when: map[[16]byte]gift{}}}
+		questions: make(chan queue.Question, 64), offers: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64), joined: make(chan struct{}, 1), given: given{when: map[[16]byte]gift{}},
+		owned: owned{changed: make(chan struct{}, 1), here: map[fingerprint]bool{}}}
 	cl.user = endpoints[0].user
 	for _, e := range endpoints {
 		if e.user != cl.user {

@@ -71,6 +71,10 @@ func (c *Client) listen(ctx context.Context, ear *ear) {
 			return
 		case <-ear.again:
 			ear.retry()
+		case <-c.owned.changed:
+			if err := c.owned.bind(ear.ch, ear.name, ear.bound); err != nil {
+				return // with the control queue, all is bound anew
+			}
 		case <-cancels.again:
 			cancels = c.readCancels(s)
 		case m, ok := <-cancels.live:

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/mayfly/mayfly/queue"
 )
 
 const (
@@ -29,6 +31,8 @@ type ear struct {
 	// again ticks when the host's own name is to be tried again; nil where it is used.
 	again <-chan time.Time
 	tick  *time.Ticker
+	// bound are the messages that this host owns as far as the broker knows.
+	bound map[fingerprint]bool
 }
 
 // ReplyTo is the address at which Replies listens; empty for a client that is no host.
@@ -81,6 +85,10 @@ func (e *ear) open(name string) error {
 			err = ch.QueueBind(name, key, controlExchange, false, nil)
 		}
 	}
+	bound := map[fingerprint]bool{}
+	if err == nil {
+		err = e.client.owned.bind(ch, name, bound)
+	}
 	var messages <-chan amqp.Delivery
 	if err == nil {
 		messages, err = ch.Consume(name, "", true, true, false, false, nil)
@@ -89,16 +97,20 @@ func (e *ear) open(name string) error {
 		_ = ch.Close()
 		return err
 	}
-	e.ch, e.name, e.messages = ch, name, messages
+	e.ch, e.name, e.messages, e.bound = ch, name, messages, bound
 	e.client.address.Store(name)
 	return nil
 }
 
 // keys are those of what a host listens to.
 func (c *Client) keys() []string {
-	keys := []string{helloKey, toHostPrefix + c.host}
+	keys := []string{toHostPrefix + c.host}
+	part := queue.PartOf(c.host)
 	for _, pool := range c.pools {
-		keys = append(keys, askPrefix+pool)
+		keys = append(keys, helloPrefix+pool)
+		for n := range len(part) + 1 {
+			keys = append(keys, askKey(pool, part[:n]))
+		}
 	}
 	return keys
 }

@@ -22,44 +22,66 @@ func (c *Client) Ask(ctx context.Context, q queue.Question, host string) error {
 		return fmt.Errorf("cannot ask other hosts about a task of %d bytes: at most %d are sent", len(q.Message.Body), askMax)
 	}
 	q.From = c.host
-	key := askPrefix + q.Pool
-	if host != "" {
-		key = toHostPrefix + host
+	switch {
+	case host != "":
+		return c.say(ctx, questionType, q, toHostPrefix+host)
+	case q.Owner && len(q.Fingerprint) == len(fingerprint{}):
+		return c.askOwner(ctx, q)
 	}
-	return c.say(ctx, key, questionType, q)
+	return c.say(ctx, questionType, q, askKey(q.Pool, q.Part))
 }
 
 // Answer implements [queue.Fleet].
 func (c *Client) Answer(ctx context.Context, q queue.Question, o queue.Offer) error {
-	if err := c.source.awake(ctx); err != nil {
-		return err
+	if !o.Lacks { // nothing is handed to a host that has offered nothing
+		if err := c.source.awake(ctx); err != nil {
+			return err
+		}
 	}
 	return c.offer(ctx, &q, o)
 }
 
 func (c *Client) offer(ctx context.Context, q *queue.Question, o queue.Offer) error {
 	o.Question, o.Host = q.ID, c.host
-	return c.say(ctx, toHostPrefix+q.From, offerType, o)
+	return c.say(ctx, offerType, o, toHostPrefix+q.From)
 }
 
 // Hello implements [queue.Fleet].
 func (c *Client) Hello(ctx context.Context, h queue.Hello, host string) error {
 	h.Host, h.Pools = c.host, c.pools
-	key := helloKey
 	if host != "" {
-		key = toHostPrefix + host
+		return c.say(ctx, helloType, h, toHostPrefix+host)
 	}
-	return c.say(ctx, key, helloType, h)
+	keys := make([]string, len(c.pools))
+	for i, pool := range c.pools {
+		keys[i] = helloPrefix + pool
+	}
+	return c.say(ctx, helloType, h, keys...)
 }
 
-// say publishes a control message. Nobody need hear it.
-func (c *Client) say(ctx context.Context, key, kind string, what any) error {
+// say publishes a control message to the queues of some keys, once to each queue. Nobody need hear it.
+func (c *Client) say(ctx context.Context, kind string, what any, keys ...string) error {
+	msg, err := control(kind, what)
+	if err != nil {
+		return err
+	}
+	if len(keys) > 1 { // https://www.rabbitmq.com/docs/sender-selected
+		copies := make([]any, len(keys)-1)
+		for i, key := range keys[1:] {
+			copies[i] = key
+		}
+		msg.Headers = amqp.Table{"BCC": copies}
+	}
+	return c.publish.publish(ctx, nil, &publication{exchange: controlExchange, key: keys[0], many: true, msg: msg})
+}
+
+// control is a control message.
+func control(kind string, what any) (amqp.Publishing, error) {
 	body, err := json.Marshal(what)
 	if err != nil {
-		return fmt.Errorf("cannot encode a control message: %w", err)
+		return amqp.Publishing{}, fmt.Errorf("cannot encode a control message: %w", err)
 	}
-	return c.publish.publish(ctx, nil, &publication{exchange: controlExchange, key: key, many: true,
-		msg: amqp.Publishing{ContentType: jsonType, Type: kind, Body: body}})
+	return amqp.Publishing{ContentType: jsonType, Type: kind, Body: body}, nil
 }
 
 // Joined holds a token each time that other hosts can reach this one (again): what they have said before was not heard.

@@ -4,12 +4,132 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/mayfly/mayfly/integration/broker"
 	"github.com/mayfly/mayfly/queue"
 )
+
+// A question goes to the part of a pool that it names, a greeting to all hosts of all pools that one is in, once.
+func TestHeardBy(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		pools := map[string][]string{"a": {"p", "q"}, "b": {"p"}, "c": {"p", "q"}, "d": {"q"}, "e": {"r"}}
+		hosts := map[string]*Client{}
+		for name := range pools {
+			hosts[name], _ = dial(t, Config{URLs: []string{url}, Host: name, Pools: pools[name]})
+			<-hosts[name].Joined()
+		}
+		hear := func(want map[string]bool, what string, heard func(*Client) bool) {
+			t.Helper()
+			for name, c := range hosts {
+				for n := 0; ; n++ {
+					if ok := heard(c); n == 0 && ok != want[name] || n > 0 && ok {
+						t.Errorf("%s: %s has heard it: %v (%d before)", what, name, ok, n)
+					} else if !ok {
+						break
+					}
+				}
+			}
+		}
+		for n := range queue.PartDigits + 1 {
+			part := queue.PartOf("b")[:n]
+			want := map[string]bool{}
+			for name, list := range pools {
+				want[name] = name != "a" && slices.Contains(list, "p") && strings.HasPrefix(queue.PartOf(name), part)
+			}
+			if err := hosts["a"].Ask(t.Context(), queue.Question{ID: "1", Pool: "p", Part: part}, ""); err != nil {
+				t.Fatal(err)
+			}
+			end(t, hosts)
+			hear(want, "a question to part "+part, func(c *Client) bool { return taken(c.Questions()) })
+		}
+		if err := hosts["a"].Hello(t.Context(), queue.Hello{}, ""); err != nil {
+			t.Fatal(err)
+		}
+		end(t, hosts)
+		hear(map[string]bool{"b": true, "c": true, "d": true}, "a greeting", func(c *Client) bool { return taken(c.Hellos()) })
+	})
+}
+
+// A question to the owner of a message comes to that host alone, also after its connection was lost; and nowhere, where there is none.
+func TestOwner(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		hosts := map[string]*Client{}
+		for _, name := range []string{"a", "b", "c"} {
+			hosts[name], _ = dial(t, Config{URLs: []string{url}, Host: name, Pools: []string{"p"}})
+			<-hosts[name].Joined()
+		}
+		message := [16]byte{1, 2, 3}
+		ask := func() error {
+			return hosts["a"].Ask(t.Context(), queue.Question{ID: "1", Pool: "p", Purpose: queue.ToAdopt, Fingerprint: message[:], Owner: true}, "")
+		}
+		until := func(owned bool) {
+			t.Helper()
+			for deadline := time.Now().Add(30 * time.Second); ; {
+				switch err := ask(); {
+				case err == nil && owned:
+					next(t, hosts["b"].Questions())
+					return
+				case errors.Is(err, queue.ErrNoHost) && !owned:
+					return
+				case err != nil && !errors.Is(err, queue.ErrNoHost):
+					t.Fatal(err)
+				case err == nil:
+					next(t, hosts["b"].Questions())
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("owned: %v", !owned)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		if err := ask(); !errors.Is(err, queue.ErrNoHost) {
+			t.Fatalf("nobody owns it: %v", err)
+		}
+		hosts["b"].Own([16]byte{9}, true)
+		hosts["b"].Own(message, true)
+		until(true)
+		s, err := hosts["b"].receive.session(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.conn.Close()
+		<-hosts["b"].Joined()
+		until(true)
+		hosts["b"].Own(message, false)
+		until(false)
+		end(t, hosts)
+		for _, c := range hosts {
+			if taken(c.Questions()) {
+				t.Error("another one has heard it, too")
+			}
+		}
+	})
+}
+
+// end waits until each host has heard all that was said before: an offer comes after it.
+func end(t *testing.T, hosts map[string]*Client) {
+	t.Helper()
+	for name, c := range hosts {
+		// What was said before is confirmed, so that it is in the queue before this; and whoever reads the offer has handed on what came before.
+		if err := c.Answer(t.Context(), queue.Question{ID: "end", From: name}, queue.Offer{Lacks: true}); err != nil {
+			t.Fatal(err)
+		}
+		next(t, c.Offers())
+	}
+}
+
+// taken reports whether something was to be had at once.
+func taken[T any](c <-chan T) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
 
 // A host asks, another one offers and is handed the task whole; when it dies, the task goes back to its pool.
 func TestForward(t *testing.T) {
@@ -24,7 +144,7 @@ func TestForward(t *testing.T) {
 			t.Fatalf("forwarded to a host that never offered: %v", err)
 		}
 		held := d.Message()
-		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToRun, Message: &held, Open: time.Second, Share: 1}
+		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToRun, Message: &held, Open: time.Second}
 		var q queue.Question
 		for heard := false; !heard; { // the others may not listen yet
 			if err := a.Ask(t.Context(), ask, ""); err != nil {
@@ -109,7 +229,7 @@ func TestGivenBack(t *testing.T) {
 		next(t, a.Joined())
 		next(t, b.Joined())
 		fingerprint := m.Fingerprint()
-		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToAdopt, Fingerprint: fingerprint[:], Share: 1}
+		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToAdopt, Fingerprint: fingerprint[:]}
 		if err := b.Ask(t.Context(), ask, ""); err != nil {
 			t.Fatal(err)
 		}

@@ -19,9 +19,10 @@ const (
 	dead            = "mayfly.dead" // a fanout exchange and its queue
 	waitPrefix      = "mayfly.wait."
 	cancelKey       = "cancel"
-	helloKey        = "hello"
+	helloPrefix     = "hello." // and a pool: to all of its hosts
 	pulseKey        = "pulse"
-	askPrefix       = "ask."         // and a pool: to all of its hosts
+	askPrefix       = "ask."         // and a pool: to all of its hosts; with a dot and digits behind it, to a part of them
+	ownerPrefix     = "owner."       // and a message's fingerprint: to the host that owns it
 	toHostPrefix    = "host."        // and a host: to that one
 	hostPrefix      = "mayfly.host." // and a host: its own queues
 
@@ -60,6 +61,14 @@ func bindingKeys(pool string, band queue.Band) []string {
 		return []string{pool, pool + "." + string(queue.Normal)}
 	}
 	return []string{pool + "." + string(band)}
+}
+
+// askKey is the key by which a question reaches a part of a pool.
+func askKey(pool, part string) string {
+	if part == "" {
+		return askPrefix + pool
+	}
+	return askPrefix + pool + "." + part // a pool's name has no dots
 }
 
 // controlQueue names the exclusive queue by which a host hears of control messages; see [ear] for its other names.
