@@ -65,7 +65,7 @@ build-test-gpu:
 CHAOS ?= 10000
 CLUSTER ?= 0
 chaos: setup
-	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) MAYFLY_TEST_CLUSTER=$(CLUSTER) $(GO) test -run '^(TestChaos|TestFleetCluster)$$' -timeout 2h -v ./integration
+	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) MAYFLY_TEST_CLUSTER=$(CLUSTER) $(GO) test -run '^(TestChaos|TestFleetCluster|TestMinutesOfTimeouts)$$' -timeout 2h -v ./integration
 
 # Many simulated hosts on one broker, for about half an hour where the machine is large enough (two cores are not, for 1,000); FLEET is their number, docs/fleet-size.md
 # has what came of it. What was counted is kept in FLEET_JSON.

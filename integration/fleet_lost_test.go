@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mayfly/mayfly/integration/broker"
 	"github.com/mayfly/mayfly/queue"
@@ -134,6 +135,27 @@ func TestFleetAcknowledgementTimeout(t *testing.T) {
 				return adopted >= 2*len(s.ids)
 			})
 			s.finish()
+		})
+	}
+}
+
+// TestMinutesOfTimeouts has tasks of five minutes, and a broker that does not wait for more than one: what it does by itself, without the hurry of the test above.
+func TestMinutesOfTimeouts(t *testing.T) {
+	if os.Getenv("MAYFLY_TEST_CHAOS") == "" {
+		t.Skip("it takes six minutes: make chaos runs it")
+	}
+	t.Parallel()
+	for _, v := range broker.Versions {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			b := broker.StartWith(t, v, broker.Options{Config: "consumer_timeout = 60000\n"})
+			hosts := fleet(t, b.URL(), nil, nil)
+			s := newSpread(t, hosts, newProducer(t, b.URL()), 8)
+			time.Sleep(5 * time.Minute)
+			s.finish()
+			for _, h := range hosts {
+				t.Logf("%s: %d deliveries lost, %d tasks adopted", h.name(), strings.Count(h.logged(), "lost deliveries"), strings.Count(h.logged(), `"msg":"task adopted"`))
+			}
 		})
 	}
 }

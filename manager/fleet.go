@@ -303,7 +303,7 @@ func (m *Manager) decide(q *inquiry) {
 			m.others.sharePause = 0
 		}
 		if e == nil && len(q.offers) > 0 { // somebody has room for one like that: is it enough for the next one?
-			m.shareOne(time.Now())
+			m.share(time.Now())
 			return
 		}
 	}
