@@ -202,7 +202,7 @@ func (c *chaos) submit(tasks int) <-chan map[string]mayfly.Result {
 		defer client.Close()
 		var mu sync.Mutex
 		var group sync.WaitGroup
-		places := make(chan struct{}, 8*len(c.hosts))
+		places := make(chan struct{}, 16*len(c.hosts)) // so that some are left for the others while a host is cut off with those that it holds
 		for i := range tasks {
 			places <- struct{}{}
 			task := mayfly.Task{ID: fmt.Sprintf("c%05d", i), Shell: c.script(rng.ExpFloat64()*0.6, rng.IntN(10) == 0), MaxAttempts: 5,

@@ -110,6 +110,6 @@ func (c *Client) hearControl(ctx context.Context, s *session, m *amqp.Delivery) 
 	case m.Exchange == "": // sent to the queue by name: the reply to a task that was submitted here
 		c.reply(ctx, s, *m)
 	default:
-		c.log.Warn("ignored a control message of no known type", "type", m.Type)
+		c.log.Warn("ignored a control message of no known type, or that no host may have sent", "type", m.Type, "key", m.RoutingKey)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -96,8 +98,12 @@ func (c *Client) Offers() <-chan queue.Offer { return c.offers }
 // Hellos gives the greetings of other hosts.
 func (c *Client) Hellos() <-chan queue.Hello { return c.hellos }
 
-// hearFleet hands on what other hosts say; false where it is something else.
+// hearFleet hands on what other hosts say; false where it is something else. Its key has to be one of theirs, too: RabbitMQ before 4.0.3 lets who may publish by
+// some keys only add any others in a header (rabbitmq-server's pull request 12553).
 func (c *Client) hearFleet(ctx context.Context, s *session, m *amqp.Delivery) bool {
+	if !slices.ContainsFunc([]string{helloPrefix, askPrefix, ownerPrefix, toHostPrefix}, func(prefix string) bool { return strings.HasPrefix(m.RoutingKey, prefix) }) {
+		return false
+	}
 	switch m.Type {
 	case questionType:
 		var q queue.Question
