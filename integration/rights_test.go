@@ -104,7 +104,7 @@ func TestLeastRights(t *testing.T) {
 					"forged results":         publishing("mayfly.results", "default.x"),
 					"tasks for another pool": publishing("mayfly.tasks", "other"),
 					"what hosts say":         publishing("mayfly.control", "hello.default"),
-					"tasks for one host":                             publishing(other, ""),
+					"tasks for one host":     publishing(other, ""),
 				},
 			} {
 				conn, err := amqp.Dial(url(who))
