@@ -141,7 +141,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	cannot.Containers = why
-	router := isolation.Router{Processes: sandbox}
+	router := &isolation.Router{Processes: sandbox}
 	detach := sandbox.Detach
 	if engine != nil {
 		defer func() { _ = engine.Close() }()

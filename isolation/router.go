@@ -10,7 +10,7 @@ type Router struct {
 }
 
 // Run implements Sandbox.
-func (r Router) Run(ctx context.Context, spec *Spec, started func(Started)) (Exit, error) {
+func (r *Router) Run(ctx context.Context, spec *Spec, started func(Started)) (*Exit, error) {
 	if spec.Image != "" && r.Images != nil {
 		return r.Images.Run(ctx, spec, started)
 	}
@@ -18,7 +18,7 @@ func (r Router) Run(ctx context.Context, spec *Spec, started func(Started)) (Exi
 }
 
 // Held implements Sandbox.
-func (r Router) Held(ctx context.Context) ([]Held, error) {
+func (r *Router) Held(ctx context.Context) ([]Held, error) {
 	held, err := r.Processes.Held(ctx)
 	if err != nil || r.Images == nil {
 		return held, err
@@ -28,7 +28,7 @@ func (r Router) Held(ctx context.Context) ([]Held, error) {
 }
 
 // Release implements Sandbox.
-func (r Router) Release(id string) {
+func (r *Router) Release(id string) {
 	r.Processes.Release(id)
 	if r.Images != nil {
 		r.Images.Release(id)

@@ -89,19 +89,31 @@ func (r *Files) Sweep(keep func(attemptID string) bool) {
 
 // Run prepares the attempt's directory, runs it, and takes from the directory what belongs to the outcome.
 func (r *Files) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (*Outcome, error) {
+	if o := r.before(a); o != nil {
+		return o, nil
+	}
+	o, err := r.next.Run(ctx, a, started) // for long: see base.Run
+	if err == nil {
+		r.after(a, o)
+	}
+	return o, err
+}
+
+// before makes what the attempt needs; where that fails, it returns the outcome.
+func (r *Files) before(a *Attempt) *Outcome {
+	if err := r.lay(r.place(a.ID()), a); err != nil {
+		return hostLost(err, time.Now())
+	}
+	return nil
+}
+
+// after takes what belongs to the outcome, and removes the rest.
+func (r *Files) after(a *Attempt, o *Outcome) {
 	f := r.place(a.ID())
-	if err := r.lay(f, a); err != nil {
-		return hostLost(err, time.Now()), nil
-	}
-	o, err := r.next.Run(ctx, a, started)
-	if err != nil {
-		return nil, err
-	}
 	r.collect(f, o)
 	if err := r.clear(f); err != nil {
 		r.config.Log.Error("scratch directory not removed", logkey.Attempt, a.ID(), logkey.Err, err)
 	}
-	return o, nil
 }
 
 // lay clears the place of the attempt and puts its standard input there, unless the attempt is one that an earlier life began: then everything is in use.

@@ -22,12 +22,13 @@ type instant struct {
 	program func(isolation.Spec) isolation.Exit
 }
 
-func (s instant) Run(_ context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+func (s instant) Run(_ context.Context, spec *isolation.Spec, started func(isolation.Started)) (*isolation.Exit, error) {
 	if err := isolation.Lay(spec); err != nil {
-		return isolation.Exit{}, err
+		return nil, err
 	}
 	started(isolation.Started{PID: 1, At: time.Now()})
-	return s.program(*spec), nil
+	exit := s.program(*spec)
+	return &exit, nil
 }
 func (instant) Held(context.Context) ([]isolation.Held, error) { return nil, nil }
 func (instant) Release(string)                                 {}
@@ -211,6 +212,6 @@ func TestNothingMade(t *testing.T) {
 // elsewhere is a sandbox that needs nothing of the host.
 type elsewhere struct{ instant }
 
-func (elsewhere) Run(context.Context, *isolation.Spec, func(isolation.Started)) (isolation.Exit, error) {
-	return isolation.Exit{}, nil
+func (elsewhere) Run(context.Context, *isolation.Spec, func(isolation.Started)) (*isolation.Exit, error) {
+	return &isolation.Exit{}, nil
 }

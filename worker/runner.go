@@ -18,8 +18,8 @@ type base struct {
 	config  *Config
 }
 
-// Run implements Runner. A goroutine waits in it for as long as the worker runs, so the stack is kept small: what is needed before and after is done by
-// others.
+// Run implements Runner. A goroutine waits in it for as long as the worker runs, so the stack is kept small, here and in what is above and below it: what
+// is needed before and after is done by others. Of a stack of 8 KiB the collector takes half where less than 1.2 KiB is used.
 func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)) (*Outcome, error) {
 	s, err := b.spec(a)
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *base) Run(ctx context.Context, a *Attempt, started func(int, time.Time)
 			started(st.PID, st.At)
 		}
 	})
-	return b.outcome(ctx, a, &exit, err, begun)
+	return b.outcome(ctx, a, exit, err, begun)
 }
 
 // spec says what to run for the attempt, which goes along as the note.

@@ -129,15 +129,15 @@ func (e *Engine) ask(ctx context.Context) (about, error) {
 }
 
 // Run implements isolation.Sandbox.
-func (e *Engine) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+func (e *Engine) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (*isolation.Exit, error) {
 	e.mu.Lock()
 	switch {
 	case e.detached:
 		e.mu.Unlock()
-		return isolation.Exit{}, isolation.ErrDetached
+		return nil, isolation.ErrDetached
 	case e.running[spec.ID]:
 		e.mu.Unlock()
-		return isolation.Exit{}, fmt.Errorf("cannot run %s: it is being run", spec.ID)
+		return nil, fmt.Errorf("cannot run %s: it is being run", spec.ID)
 	}
 	e.running[spec.ID] = true
 	e.mu.Unlock()
@@ -161,13 +161,13 @@ func (e *Engine) Run(ctx context.Context, spec *isolation.Spec, started func(iso
 	var fault *startError
 	switch {
 	case e.isDetached():
-		return isolation.Exit{}, isolation.ErrDetached
+		return nil, isolation.ErrDetached
 	case errors.As(err, &fault):
 		r.cleanUp(work)
-		return isolation.Exit{StartError: fault.sentence, StartedAt: r.begun, FinishedAt: time.Now()}, nil
+		return &isolation.Exit{StartError: fault.sentence, StartedAt: r.begun, FinishedAt: time.Now()}, nil
 	case err != nil:
 		r.cleanUp(work)
-		return isolation.Exit{}, err
+		return nil, err
 	}
 	e.mu.Lock()
 	e.kept[spec.ID] = kept{r.id, r.label, r.spec.Private}

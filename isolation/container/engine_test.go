@@ -31,7 +31,11 @@ type bench struct {
 
 // Run is the engine's, for a spec that the test goes on changing.
 func (b *bench) Run(ctx context.Context, s isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
-	return b.Engine.Run(ctx, &s, started)
+	exit, err := b.Engine.Run(ctx, &s, started)
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	return *exit, nil
 }
 
 func newBench(t *testing.T, options ...docker.Option) *bench {

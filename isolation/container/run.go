@@ -40,24 +40,24 @@ type run struct {
 }
 
 // all takes the program from its image to its exit. asked is the context whose end has it stopped.
-func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (isolation.Exit, error) {
+func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (*isolation.Exit, error) {
 	found, err := r.find(ctx)
 	if err != nil {
-		return isolation.Exit{}, err
+		return nil, err
 	}
 	if !found {
 		if found, err = r.create(ctx, asked); err != nil {
-			return isolation.Exit{}, err
+			return nil, err
 		}
 	}
 	if !found {
 		if err := r.startWithDevices(ctx); err != nil {
-			return isolation.Exit{}, err
+			return nil, err
 		}
 	}
 	state, err := r.engine.docker.ContainerInspect(ctx, r.id)
 	if err != nil {
-		return isolation.Exit{}, fmt.Errorf("cannot look at the container: %w", err)
+		return nil, fmt.Errorf("cannot look at the container: %w", err)
 	}
 	begun := parseTime(state.State.StartedAt)
 	if started != nil {
@@ -72,14 +72,14 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	used := account()
 	close(ended)
 	if err != nil {
-		return isolation.Exit{}, err
+		return nil, err
 	}
 	patience := time.AfterFunc(followLimit, letGo)
 	out := <-following
 	patience.Stop()
 	exit, err := r.exit(ctx, lost, used.OOMKills)
 	if err != nil {
-		return isolation.Exit{}, err
+		return nil, err
 	}
 	exit.CPU, exit.MemoryPeak = used.CPU, used.MemoryPeak
 	exit.StdoutDropped, exit.StderrDropped = out.stdoutDropped, out.stderrDropped
@@ -263,12 +263,12 @@ func innermost(text string) string {
 }
 
 // exit asks the engine how the container ended.
-func (r *run) exit(ctx context.Context, lost bool, kills int64) (isolation.Exit, error) {
+func (r *run) exit(ctx context.Context, lost bool, kills int64) (*isolation.Exit, error) {
 	c, err := r.engine.docker.ContainerInspect(ctx, r.id)
 	if err != nil {
-		return isolation.Exit{}, fmt.Errorf("cannot find out how the container ended: %w", err)
+		return nil, fmt.Errorf("cannot find out how the container ended: %w", err)
 	}
-	exit := isolation.Exit{Stopped: r.stopped, Killed: r.killed, Code: c.State.ExitCode,
+	exit := &isolation.Exit{Stopped: r.stopped, Killed: r.killed, Code: c.State.ExitCode,
 		StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt)}
 	if exit.FinishedAt.Before(exit.StartedAt) { // by a hair, of a short one: the engine reads two clocks
 		exit.FinishedAt = exit.StartedAt

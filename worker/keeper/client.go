@@ -63,7 +63,7 @@ type link struct {
 type run struct {
 	started   chan isolation.Started // holds one
 	ended     chan struct{}          // closed when exit or err is set
-	exit      isolation.Exit
+	exit      *isolation.Exit
 	err       error
 	startedAt time.Time
 }
@@ -77,11 +77,12 @@ func New(c Config) *Client {
 }
 
 // Run implements isolation.Sandbox.
-func (c *Client) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
+func (c *Client) Run(ctx context.Context, spec *isolation.Spec, started func(isolation.Started)) (*isolation.Exit, error) {
 	r, err := c.begin(ctx, spec)
 	if err != nil {
-		return isolation.Exit{}, err
+		return nil, err
 	}
+	id := spec.ID // all that is kept of it while the program runs
 	done := ctx.Done()
 	for {
 		select {
@@ -100,7 +101,7 @@ func (c *Client) Run(ctx context.Context, spec *isolation.Spec, started func(iso
 			return r.exit, r.err
 		case <-done:
 			done = nil
-			c.tell(&frame{Op: opStop, ID: spec.ID, Kill: errors.Is(context.Cause(ctx), isolation.ErrKill)})
+			c.tell(&frame{Op: opStop, ID: id, Kill: errors.Is(context.Cause(ctx), isolation.ErrKill)})
 		}
 	}
 }
@@ -138,7 +139,7 @@ func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) 
 				r.started <- h.Started
 			}
 			if h.Exit != nil {
-				c.end(spec.ID, *h.Exit, nil)
+				c.end(spec.ID, h.Exit, nil)
 			}
 		} else if err := ctx.Err(); err != nil {
 			c.mu.Unlock()
@@ -153,14 +154,14 @@ func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) 
 }
 
 // end completes a run: the exit is then held until it is released. The lock is held.
-func (c *Client) end(id string, exit isolation.Exit, err error) {
+func (c *Client) end(id string, exit *isolation.Exit, err error) {
 	r := c.runs[id]
 	if r == nil {
 		return
 	}
 	delete(c.runs, id)
 	if err == nil && !exit.Lost {
-		c.held[id] = held{ID: id, Exit: &exit}
+		c.held[id] = held{ID: id, Exit: exit}
 	}
 	r.exit, r.err = exit, err
 	close(r.ended)
@@ -232,7 +233,7 @@ func (c *Client) Detach() {
 		c.idle.Stop()
 	}
 	for id := range c.runs {
-		c.end(id, isolation.Exit{}, isolation.ErrDetached)
+		c.end(id, nil, isolation.ErrDetached)
 	}
 }
 
@@ -377,13 +378,13 @@ func (c *Client) handle(l *link, f *frame) {
 		}
 	case opEnded:
 		if c.runs[f.ID] != nil {
-			c.end(f.ID, *f.Exit, nil)
+			c.end(f.ID, f.Exit, nil)
 		} else if h, ok := c.held[f.ID]; ok {
 			h.Exit = f.Exit
 			c.held[f.ID] = h
 		}
 	case opFailed:
-		c.end(f.ID, isolation.Exit{}, errors.New(f.Error))
+		c.end(f.ID, nil, errors.New(f.Error))
 	case opFreed:
 		if h, ok := c.held[f.ID]; ok && h.Exit != nil {
 			// It may be released already or not: an exit with nothing left is what its release waits for.
@@ -434,7 +435,7 @@ func (c *Client) lost(l *link) {
 	}
 	now := time.Now()
 	for id, r := range c.runs {
-		c.end(id, isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: now}, verdict)
+		c.end(id, &isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: now}, verdict)
 	}
 	for id, h := range c.held {
 		if verdict == nil && h.Exit != nil && h.Exit.Left != "" {

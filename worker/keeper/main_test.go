@@ -51,7 +51,11 @@ type bench struct {
 
 // Run is the client's, for a spec that the test goes on changing.
 func (b *bench) Run(ctx context.Context, s isolation.Spec, started func(isolation.Started)) (isolation.Exit, error) {
-	return b.Client.Run(ctx, &s, started)
+	exit, err := b.Client.Run(ctx, &s, started)
+	if err != nil {
+		return isolation.Exit{}, err
+	}
+	return *exit, nil
 }
 
 // modes are the two ways of holding a worker's processes together.
