@@ -21,11 +21,6 @@ const (
 	adoptTime = 30 * time.Second
 	// loneTime is the same where no other host was ever heard of: the others answer the first hello at once.
 	loneTime = time.Second
-	// ownAfter is how long a task has to run until others can find its host by it, which takes a binding in the broker: what comes back of those that are
-	// shorter is asked about in the whole pool. An acknowledgement is late after 30 minutes by default (https://www.rabbitmq.com/docs/consumers). ownerTime is
-	// how long that host may take to answer: it may be gone.
-	ownAfter  = 5 * time.Minute
-	ownerTime = time.Second
 	// answerTime is how long an answer may take: it takes a broker milliseconds, and a loaded host some more.
 	answerTime = 250 * time.Millisecond
 	// sampleTime is how long it may take where only some hosts were asked, and more can be.
@@ -196,36 +191,6 @@ func (m *Manager) hurry(id string) {
 	defer m.mu.Unlock()
 	if q := m.others.inquiries[id]; q != nil && q.question.Owner {
 		q.timer.Reset(0)
-	}
-}
-
-// own has questions about the entry's message come to this host alone when its task has been running for long. The lock is held.
-func (m *Manager) own(e *entry) {
-	if m.Fleet == nil {
-		return
-	}
-	since := e.leasedAt
-	if e.adopted {
-		since = e.startedAt
-	}
-	e.owning = time.AfterFunc(ownAfter-time.Since(since), func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.active[e.attempt.Task.ID] == e && m.state == serving {
-			e.owned = true
-			m.Fleet.Own(e.attempt.Fingerprint, true)
-		}
-	})
-}
-
-// disown ends that. The lock is held.
-func (m *Manager) disown(e *entry) {
-	if e.owning != nil {
-		e.owning.Stop()
-	}
-	if e.owned {
-		e.owned = false
-		m.Fleet.Own(e.attempt.Fingerprint, false)
 	}
 }
 
