@@ -27,7 +27,7 @@ measure systemd-run 40 systemd-run --quiet --wait --collect /bin/true
 // emulated: only the ratio means something. One boot is all: rounds are within it.
 func systemdRun(b *testing.B) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		absent(b, "qemu-system-x86_64 is not installed: run integration/setup.sh")
+		absent(b, "qemu-system-x86_64 is not installed: run make setup")
 	}
 	asRoot(b)
 	out, status := machine.Run(b, machine.Dir(b), machine.Systemd, 5*time.Minute, systemdScript)

@@ -59,7 +59,7 @@ func cliConsumer(kind string) func(*testing.B) func(int) time.Duration {
 	return func(b *testing.B) func(int) time.Duration {
 		path := filepath.Join(need.Cache(), "rabbitmq-cli-consumer")
 		if _, err := os.Stat(path); err != nil {
-			absent(b, "rabbitmq-cli-consumer is not installed: run integration/setup-peers.sh")
+			absent(b, "rabbitmq-cli-consumer is not installed: run make setup-peers")
 		}
 		br := broker.Shared(b, peersBroker)
 		settings := filepath.Join(b.TempDir(), "settings")
@@ -85,7 +85,7 @@ func celery(fresh bool) func(*testing.B) func(int) time.Duration {
 	return func(b *testing.B) func(int) time.Duration {
 		const python = "/usr/bin/python3" // the distribution's, whose package it is
 		if err := exec.Command(python, "-c", "import celery").Run(); err != nil {
-			absent(b, "python3-celery is not installed: run integration/setup-peers.sh")
+			absent(b, "python3-celery is not installed: run make setup-peers")
 		}
 		dir, err := filepath.Abs("testdata/celery")
 		if err != nil {

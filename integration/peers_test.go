@@ -72,7 +72,7 @@ func installed(b *testing.B, names ...string) {
 	b.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			absent(b, "%s is not installed: run integration/setup-peers.sh", name)
+			absent(b, "%s is not installed: run make setup-peers", name)
 		}
 	}
 }
