@@ -2,7 +2,7 @@
 # make test   installs what the tests need (asks for root where it must), then runs all of them
 # make build  ./mayfly
 # make fleet  a thousand simulated hosts and what they cost
-# make chaos  a fleet to which everything happens; make bench  how fast, and how light when idle
+# make chaos  a fleet to which everything happens; make bench  how fast, and how light when idle, beside others; make plots  draws that for docs/performance.md
 # make packages  dist/*.deb and *.rpm; make image  the same for Docker; make sbom  what they are made of; make reproducible  that they come out the same twice
 # make test-gpu  the tests that need a real NVIDIA GPU, and docs/gpu-report.md; see there for machines with a GPU and no compiler
 GO      ?= go
@@ -15,7 +15,7 @@ export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
 # A checkout on a machine without git builds too.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: build demo test chaos fleet bench test-gpu build-test-gpu setup check-source unit lint fuzz packages image reproducible sbom vulncheck clean
+.PHONY: build demo test chaos fleet bench plots test-gpu build-test-gpu setup setup-peers check-source unit lint fuzz packages image reproducible sbom vulncheck clean
 
 BUILD = $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)'
 
@@ -75,16 +75,28 @@ fleet: setup
 	mkdir -p $(dir $(FLEET_JSON))
 	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_FLEET=$(FLEET) MAYFLY_TEST_FLEET_JSON='$(FLEET_JSON)' $(GO) test -run '^TestSimulatedFleet$$' -timeout 3h -v ./integration
 
-# All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH.
+# What `make bench` compares with.
+setup-peers: setup
+	GO='$(firstword $(GO))' integration/setup-peers.sh
+
+# All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH, and the same with
+# machine and versions in BENCH_JSON.
 BENCH ?= build/bench.txt
+BENCH_JSON ?= $(basename $(BENCH)).json
 bench: SHELL := /bin/bash
 bench: .SHELLFLAGS := -o pipefail -c
-bench: setup
+bench: setup-peers
 	mkdir -p $(dir $(BENCH))
-	{ $(GO) test -run '^$$' -bench 'Throughput|Footprint' -benchtime 3x -timeout 1h ./integration && \
+	{ $(GO) test -run '^$$' -bench 'Throughput|Footprint|Peers' -benchtime 3x -timeout 2h ./integration && \
 	$(GO) test -run '^$$' -bench Latency -benchtime 500x -timeout 1h ./integration && \
 	$(GO) test -run '^$$' -bench Spawn -benchtime 4000x -timeout 1h ./worker/keeper && \
 	$(GO) test -run '^$$' -bench Container -benchtime 60x -timeout 1h ./isolation/container; } 2>&1 | tee $(BENCH)
+	$(GO) run ./integration/bench json '$(VERSION)' <$(BENCH) >$(BENCH_JSON)
+
+# What docs/performance.md shows: the results of the last `make bench`, and plots of them.
+plots:
+	cp $(BENCH_JSON) docs/bench.json
+	$(GO) run ./integration/bench svg docs/images <docs/bench.json
 
 # A minute for each fuzz target there is. A find is kept below testdata/fuzz, and is a test from then on.
 FUZZTIME ?= 1m

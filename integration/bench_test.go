@@ -105,10 +105,18 @@ func bareLoop(b *testing.B, url string) time.Duration {
 
 // fill publishes a batch of tasks, confirmed.
 func fill(b *testing.B, ch *amqp.Channel, exchange, key string) {
+	publishAll(b, ch, exchange, key, batch, func(i int) amqp.Publishing {
+		return amqp.Publishing{Body: fmt.Appendf(nil, `{"id": "t%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, i)}
+	})
+}
+
+// publishAll publishes so many messages, each made by a function, confirmed.
+func publishAll(b *testing.B, ch *amqp.Channel, exchange, key string, count int, message func(i int) amqp.Publishing) {
 	var confirms []*amqp.DeferredConfirmation
-	for i := range batch {
-		c, err := ch.PublishWithDeferredConfirm(exchange, key, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent,
-			Body: fmt.Appendf(nil, `{"id": "t%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, i)})
+	for i := range count {
+		m := message(i)
+		m.DeliveryMode = amqp.Persistent
+		c, err := ch.PublishWithDeferredConfirm(exchange, key, true, false, m)
 		if err != nil {
 			b.Fatal(err)
 		}
