@@ -199,13 +199,18 @@ func (h *host) stop() {
 // until waits for a condition that only polling can see.
 func (h *host) until(what string, ok func() bool, state ...func() any) {
 	h.tb.Helper()
+	until(h.tb, what, ok, state...)
+}
+
+func until(tb testing.TB, what string, ok func() bool, state ...func() any) {
+	tb.Helper()
 	limit := time.Now().Add(patienceLimit)
 	for !ok() {
 		if time.Now().After(limit) {
 			for _, s := range state {
-				h.tb.Logf("instead: %+v", s())
+				tb.Logf("instead: %+v", s())
 			}
-			h.tb.Fatalf("waited in vain until %s", what)
+			tb.Fatalf("waited in vain until %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

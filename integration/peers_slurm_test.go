@@ -5,13 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly/mayfly/integration/broker"
 )
 
 // slurmSettings make one host of four processors, whatever it has, with no accounting, no limits, and the plainest scheduler: least work for each job.
@@ -88,7 +89,7 @@ func startSlurm(b *testing.B) cluster {
 		os.Mkdir(c.at("state"), 0o700),
 		os.Mkdir(c.at("spool"), 0o755),
 		os.WriteFile(c.at("munge.key"), key, 0o400),
-		os.WriteFile(c.at("slurm.conf"), fmt.Appendf(nil, slurmSettings, name, dir, freePort(b), freePort(b)), 0o644))
+		os.WriteFile(c.at("slurm.conf"), fmt.Appendf(nil, slurmSettings, name, dir, broker.Port(b), broker.Port(b)), 0o644))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -144,26 +145,5 @@ func slurmSteps(b *testing.B) func(int) time.Duration {
 			b.Fatalf("%v: %s", err, out)
 		}
 		return time.Since(begin)
-	}
-}
-
-// freePort is one that nobody listens on.
-func freePort(b *testing.B) int {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// until waits for what gives no signal.
-func until(b *testing.B, what string, ok func() bool) {
-	b.Helper()
-	for limit := time.Now().Add(patienceLimit); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(limit) {
-			b.Fatalf("waited in vain until %s", what)
-		}
 	}
 }

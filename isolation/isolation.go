@@ -170,8 +170,7 @@ type Sandbox interface {
 	// holds under spec.ID is joined instead of started, with only the ID of spec read. started (when not nil) is called
 	// once, before Run returns, if the program runs. When ctx ends the program is stopped (SIGTERM, its grace, SIGKILL)
 	// and Run still returns its true exit. An error means that the sandbox failed, not the program; ErrDetached that
-	// it was detached. After an exit the sandbox holds it until Release. spec is not written to,
-	// nor kept once the program has begun.
+	// it was detached. After an exit the sandbox holds it until Release. spec is not written to, nor kept after the return.
 	Run(ctx context.Context, spec *Spec, started func(Started)) (*Exit, error)
 	// Held lists what the sandbox holds.
 	Held(ctx context.Context) ([]Held, error)

@@ -43,9 +43,8 @@ type entry struct {
 	unowned bool
 	// toldParked says that others were told that it is parked.
 	toldParked bool
-	// owning has it owned once it has run for long, which owned says.
+	// owning has it owned once it has run for long.
 	owning *time.Timer
-	owned  bool
 	// misfit says why it can never run here, or is empty.
 	misfit string
 	// cancel stops the worker; cancelled says that somebody asked for it.

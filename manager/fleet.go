@@ -81,15 +81,11 @@ type others struct {
 // inquiry is a question that was asked.
 type inquiry struct {
 	question queue.Question
-	// entry is what it is about; nil when that does not wait any more, but others do.
-	entry  *entry
-	offers []queue.Offer
+	// about is what it is about; entry is the same, and nil when that does not wait any more, but others do.
+	about, entry *entry
+	offers       []queue.Offer
 	// gave is what the offers say of deliveries that ended without the task's having been begun.
 	gave []int
-	// choices are the ways in which the task may run, for one that waits for room here, and container and picky say that it runs in a container, and
-	// has hosts to avoid.
-	choices          []choice
-	container, picky bool
 	// lack are the hosts that have not begun the task, for sure; or cannot take it now.
 	lack []string
 	// open is how long the others are to keep it where none can answer at once, and until is the end of that once they do.
@@ -140,7 +136,7 @@ func (m *Manager) parkedCount() (n int) {
 // inquire asks the other hosts about an entry. The lock is held.
 func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *inquiry {
 	fingerprint := e.attempt.Fingerprint
-	q := &inquiry{entry: e, open: open, question: queue.Question{ID: m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36),
+	q := &inquiry{about: e, entry: e, open: open, question: queue.Question{ID: m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36),
 		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:]}}
 	wait := answerTime
 	switch {
@@ -153,11 +149,9 @@ func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *
 	case purpose == queue.ToSettle:
 		wait = open
 	default:
+		q.question.Message = shown(e.delivery.Message())
 		m.aim(&q.question)
 		wait = m.patience(&q.question)
-	}
-	if purpose != queue.ToAdopt && purpose != queue.ToSettle {
-		q.question.Message = shown(e.delivery.Message())
 	}
 	e.inquiry = q
 	m.others.inquiries[q.question.ID] = q

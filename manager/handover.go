@@ -104,9 +104,7 @@ func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 		case m.askedInVain(e):
 			continue
 		default:
-			q := m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))
-			q.choices, q.container, q.picky = e.choices, e.attempt.Task.Image != "", len(e.delivery.Message().History) > 0
-			m.others.shared = q
+			m.others.shared = m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))
 			return 0
 		}
 		if next == 0 || wait < next {
@@ -119,12 +117,13 @@ func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 // askedInVain reports whether a question is open about a task that would fit in wherever this one does. The lock is held.
 func (m *Manager) askedInVain(e *entry) bool {
 	for _, q := range m.others.inquiries {
-		if q.question.Purpose != queue.ToShare || q.until.IsZero() || len(q.offers) > 0 || q.picky || q.question.Pool != e.attempt.Task.Pool ||
-			q.container != (e.attempt.Task.Image != "") {
+		other, t := &q.about.attempt, &e.attempt.Task
+		if q.question.Purpose != queue.ToShare || q.until.IsZero() || len(q.offers) > 0 || q.question.Pool != t.Pool ||
+			len(other.History) > 0 || (other.Task.Image == "") != (t.Image == "") { // it has hosts to avoid, or is for other hosts
 			continue
 		}
 		if !slices.ContainsFunc(e.choices, func(c choice) bool {
-			return !slices.ContainsFunc(q.choices, func(less choice) bool { return less.within(&c) })
+			return !slices.ContainsFunc(q.about.choices, func(less choice) bool { return less.within(&c) })
 		}) {
 			return true
 		}

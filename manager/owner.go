@@ -24,7 +24,6 @@ func (m *Manager) own(e *entry) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.active[e.attempt.Task.ID] == e && m.state == serving {
-			e.owned = true
 			m.Fleet.Own(e.attempt.Fingerprint, true)
 		}
 	})
@@ -32,11 +31,7 @@ func (m *Manager) own(e *entry) {
 
 // disown ends that. The lock is held.
 func (m *Manager) disown(e *entry) {
-	if e.owning != nil {
-		e.owning.Stop()
-	}
-	if e.owned {
-		e.owned = false
+	if e.owning != nil && !e.owning.Stop() { // the time had come
 		m.Fleet.Own(e.attempt.Fingerprint, false)
 	}
 }

@@ -103,6 +103,9 @@ func (m *Manager) aim(q *queue.Question) {
 // widen has a question go to eight times as many hosts as gave no offer; false where it has gone to as many as it may. Where fewer were there than was
 // thought, it goes to another part. The lock is held.
 func (m *Manager) widen(q *inquiry) bool {
+	if q.question.Part == "" {
+		return false // all were asked
+	}
 	fewer := m.measure(q)
 	widest := m.widest(&q.question)
 	if !fewer && len(q.question.Part) <= widest {
@@ -136,7 +139,7 @@ func shareOf(part string) float64 { return math.Pow(8, -float64(len(part))) }
 // measure corrects the number of hosts by how many of a part have answered: hosts die without a word, and fleets grow while one is away. It does
 // so by a factor of four, and where it is wrong by that: parts differ, and some answers come late. It reports whether there are fewer. The lock is held.
 func (m *Manager) measure(q *inquiry) (fewer bool) {
-	if !q.question.Surely || q.question.Part == "" {
+	if !q.question.Surely {
 		return false
 	}
 	c := m.crowd(q.question.Pool)
@@ -155,19 +158,14 @@ func (m *Manager) measure(q *inquiry) (fewer bool) {
 
 // learn takes note of how many offers a question got. The lock is held.
 func (m *Manager) learn(q *inquiry) {
-	if !q.sampled() {
-		return
+	if q.question.Message == nil {
+		return // it was not about who takes a task
 	}
 	c := m.crowd(q.question.Pool)
 	c.offering[q.question.Purpose] = max(c.offering[q.question.Purpose], float64(len(q.offers))/shareOf(q.question.Part))
 	if q.question.Part == "" {
 		c.hosts = max(c.hosts, float64(len(q.offers)))
 	}
-}
-
-// sampled reports whether a question is one that many hosts could answer.
-func (q *inquiry) sampled() bool {
-	return q.question.Purpose == queue.ToRun || q.question.Purpose == queue.ToSpare || q.question.Purpose == queue.ToShare
 }
 
 // patience is how long the answers to a question are waited for. The lock is held.

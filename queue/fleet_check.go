@@ -79,6 +79,9 @@ func (h *Hello) Check() error {
 	if len(h.Pools) > maxHostPools {
 		return impossible("pools")
 	}
+	if len(h.Hosts) > maxHostPools {
+		return impossible("hosts")
+	}
 	for _, pool := range h.Pools {
 		if !ValidPool(pool) {
 			return impossible("pools")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"testing"
 )
 
 // ports of one broker, all on one address.
@@ -51,6 +52,17 @@ func reservePort() (int, io.Closer, error) {
 		last = err
 	}
 	return 0, nil, fmt.Errorf("cannot find a free port: %w", last)
+}
+
+// Port returns a port on 127.0.0.1 that nobody listens on, and which no other test takes until this one has ended.
+func Port(t testing.TB) int {
+	t.Helper()
+	port, held, err := reservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = held.Close() })
+	return port
 }
 
 // reserveNetwork picks the number of a cluster's network, which no other test has until it is closed.

@@ -72,6 +72,25 @@ func TestHostNameTaken(t *testing.T) {
 	if got := second.ReplyTo(); got != other {
 		t.Fatalf("the second listens at %s, not %s", got, other)
 	}
+	message := fingerprint{1}
+	owned := func(want bool) {
+		t.Helper()
+		q := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToAdopt, Fingerprint: message[:], Owner: true}
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			err := second.Ask(within(t), q, "")
+			if err != nil && !errors.Is(err, queue.ErrNoHost) {
+				t.Fatal(err)
+			}
+			if (err == nil) == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("somebody owns the message: %t", !want)
+			}
+		}
+	}
+	second.Own(message, true)
+	owned(true)
 	log.await(t, "level=ERROR", "another manager uses this host name", "MAYFLY_HOST")
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
@@ -96,6 +115,9 @@ func TestHostNameTaken(t *testing.T) {
 		}
 	}
 	awaitCancel(t, second, second)
+	owned(true)
+	second.Own(message, false)
+	owned(false) // by neither of the names
 }
 
 // A producer's queue that takes no reply holds its task up for a while only, and what is said to all hosts need not reach each.

@@ -85,13 +85,13 @@ func (e *ear) open(name string) error {
 			err = ch.QueueBind(name, key, controlExchange, false, nil)
 		}
 	}
-	bound := map[fingerprint]bool{}
-	if err == nil {
-		err = e.client.owned.bind(ch, name, bound)
-	}
 	var messages <-chan amqp.Delivery
 	if err == nil {
 		messages, err = ch.Consume(name, "", true, true, false, false, nil)
+	}
+	bound := map[fingerprint]bool{}
+	if err == nil {
+		err = e.client.owned.bind(ch, name, bound)
 	}
 	if err != nil {
 		_ = ch.Close()
@@ -127,7 +127,11 @@ func (e *ear) retry() {
 	e.tick.Stop()
 	e.again, e.replies, e.before = nil, before.messages, before.ch
 	e.client.hearing.taken = time.Time{}
-	for _, key := range e.client.keys() {
+	keys := e.client.keys()
+	for message := range before.bound {
+		keys = append(keys, ownerKey(message[:]))
+	}
+	for _, key := range keys {
 		// What both have got is heard twice, which does no harm.
 		_ = before.ch.QueueUnbind(before.name, key, controlExchange, nil)
 	}

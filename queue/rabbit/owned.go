@@ -35,7 +35,8 @@ func (c *Client) Own(message [16]byte, owns bool) {
 	signal(o.changed)
 }
 
-// bind has the broker know what bound does not hold yet, and forget what is not owned any more.
+// bind has the broker know what bound does not hold yet, and forget what is not owned any more. The broker's answers to bindings are not waited for: a
+// manager that was started again may own thousands at once, and is to hear the others meanwhile; where it refuses one, it closes the channel.
 func (o *owned) bind(ch *amqp.Channel, queue string, bound map[fingerprint]bool) error {
 	o.mu.Lock()
 	here := maps.Clone(o.here)
@@ -44,7 +45,7 @@ func (o *owned) bind(ch *amqp.Channel, queue string, bound map[fingerprint]bool)
 		if bound[message] {
 			continue
 		}
-		if err := ch.QueueBind(queue, ownerKey(message[:]), controlExchange, false, nil); err != nil {
+		if err := ch.QueueBind(queue, ownerKey(message[:]), controlExchange, true, nil); err != nil {
 			return err
 		}
 		bound[message] = true
