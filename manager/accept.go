@@ -170,7 +170,21 @@ func (m *Manager) settledBefore(a *worker.Attempt) bool {
 // comesTwice reports whether the entry's message is that of an attempt which was settled here already: delivered again, or a second copy for a retry, which is
 // told from a producer's by the attempts that it carries.
 func (m *Manager) comesTwice(e *entry) bool {
-	return (e.delivery.Message().Redelivered || len(e.attempt.History) > 0) && m.settledBefore(&e.attempt)
+	return (e.delivery.Message().Redelivered || len(e.attempt.History) > 0) && (m.settledBefore(&e.attempt) || m.copySucceeded(&e.attempt))
+}
+
+// copySucceeded reports whether another copy of the attempt's message has succeeded here. There are two where a host died between the publishing of the copy for
+// the next try and its own note of that: the message itself comes back, too. When it was queued tells them from what a producer sends anew, and its success from
+// what somebody has put back from among the dead.
+func (m *Manager) copySucceeded(a *worker.Attempt) bool {
+	r, ok := m.success(a.Task.ID, a.Fingerprint)
+	return ok && r.Result.QueuedAt != nil && r.Result.QueuedAt.Equal(a.QueuedAt)
+}
+
+// success returns the record of a task's success here by a message with that fingerprint, as long as copies of the message may come.
+func (m *Manager) success(taskID string, fingerprint [16]byte) (Record, bool) {
+	r, ok := m.History.Get(taskID)
+	return r, ok && r.Result.State == queue.Succeeded && !r.Remote && r.Fingerprint == fingerprint && r.inDoubt(time.Now())
 }
 
 // alreadySettled gives up the message of an attempt that was settled. The lock is held.

@@ -232,6 +232,10 @@ func TestHas(t *testing.T) {
 		t.Errorf("offer = %+v", o)
 	}
 	put("another message", queue.ToSettle, [16]byte{1})
+	b.Asked(queue.Question{ID: "a copy of it", From: "o", Pool: "default", Purpose: queue.ToAdopt, TaskID: "t", AttemptID: "t.2", Fingerprint: fingerprint[:]})
+	if o := next(t, f.offered); o.Question != "a copy of it" || !o.Has {
+		t.Errorf("offer = %+v", o)
+	}
 	b.history.mu.Lock()
 	again := b.history.latest["t"]
 	again.Result.State = "" // it is to be tried again

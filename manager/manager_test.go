@@ -42,7 +42,10 @@ type delivery struct {
 }
 
 func newDelivery(m queue.Message) *delivery {
-	m.Pool, m.Band, m.QueuedAt = "default", queue.Normal, time.Now()
+	m.Pool, m.Band = "default", queue.Normal
+	if m.QueuedAt.IsZero() {
+		m.QueuedAt = time.Now()
+	}
 	return &delivery{message: m, lost: make(chan struct{}), verdicts: make(chan queue.Verdict, 1)}
 }
 func (d *delivery) Message() queue.Message { return d.message }
@@ -276,6 +279,54 @@ func TestSecondCopy(t *testing.T) {
 	}
 	if n := b.ran("t.2"); n != 1 {
 		t.Errorf("ran %d times", n)
+	}
+}
+
+// TestMessageAndCopy has a message come back beside its copy for the next try, as after the death of a host that had published the copy and not noted that: once one of
+// them has succeeded, the other is given up. What a producer sends again is not, nor what is put back from among the dead.
+func TestMessageAndCopy(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	original := message
+	original.Redelivered, original.QueuedAt = true, now
+	copied := message
+	copied.QueuedAt, copied.History = now, []queue.Past{{Attempt: 1, Host: "dead", Cause: queue.CauseHostLost}}
+	anew := original
+	anew.QueuedAt = now.Add(time.Second)
+	changed := original
+	changed.Body = []byte(`{"command": ["false"]}`)
+	for name, x := range map[string]struct {
+		first, second queue.Message
+		cause         queue.Cause // of the first's end
+		runs          bool        // the second
+	}{
+		"the copy is second":   {original, copied, queue.CauseNone, false},
+		"the copy is first":    {copied, original, queue.CauseNone, false},
+		"sent anew":            {copied, anew, queue.CauseNone, true},
+		"another message":      {copied, changed, queue.CauseNone, true},
+		"the first has failed": {copied, original, queue.CauseExit, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			first := newDelivery(x.first)
+			b.source.deliveries <- first
+			b.runner.ended <- worker.Outcome{Cause: x.cause}
+			b.verdict(first)
+			b.until("it is forgotten", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 0 })
+			second := newDelivery(x.second)
+			b.source.deliveries <- second
+			if x.runs {
+				select {
+				case b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}:
+				case v := <-second.verdicts:
+					t.Fatalf("verdict = %+v, want that it runs", v)
+				}
+			}
+			if v := b.verdict(second); v.Action != queue.Done || (v.Result != nil) != x.runs {
+				t.Errorf("verdict = %+v, want that it runs: %t", v, x.runs)
+			}
+		})
 	}
 }
 

@@ -152,7 +152,8 @@ func (m *Manager) hasBegun(q *queue.Question) bool {
 			return true
 		}
 	}
-	return false
+	_, ok := m.success(q.TaskID, fingerprint) // by another copy, perhaps: that is found out when the message is here
+	return ok
 }
 
 // handedWaiting counts what other hosts have handed to this one, or may be about to. The lock is held.
