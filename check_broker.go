@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,13 +53,65 @@ func checkBroker(ctx context.Context, c *config) []finding {
 	if err == nil && len(lacks) == 0 {
 		list = append(list, finding{What: "broker's rights", OK: true, Detail: "enough for a host with MAYFLY_DECLARE=" + c.Declare})
 	}
-	timeout := finding{What: "ack timeout", OK: true, Detail: "cannot be seen from here; RabbitMQ's own is 30 minutes, and tasks here are bounded to " + time.Duration(c.Timeout).String() + " unless they say otherwise"}
-	if c.Timeout == 0 || time.Duration(c.Timeout) > 25*time.Minute {
-		timeout.Detail = "cannot be seen from here; RabbitMQ's own is 30 minutes, and tasks here may take longer: raise it, if that is not done"
-		timeout.Remedy = client.TimeoutRemedy()
-	}
-	return append(list, timeout)
+	m, managed := checkManagement(ctx, c, client)
+	return append(append(list, managed...), ackTimeout(c, client, m))
 }
+
+// clockLeeway is how far apart the clocks of host and broker may be. Waits, deadlines and what is told of a task's times are by either of them.
+const clockLeeway = 5 * time.Second
+
+// checkManagement looks at what the broker's management API shows; m is nil where nothing is known.
+func checkManagement(ctx context.Context, c *config, client *rabbit.Client) (m *rabbit.Management, list []finding) {
+	const policies, clock = "broker's policies", "broker's clock"
+	if c.Management == "" {
+		const unseen = "cannot be seen by AMQP: set MAYFLY_MANAGEMENT_URL to have them looked at"
+		return nil, []finding{{What: policies, OK: true, Detail: unseen}}
+	}
+	m, err := client.Manage(ctx, c.Management)
+	if err != nil {
+		return nil, []finding{{What: policies, Detail: err.Error(), Remedy: "check MAYFLY_MANAGEMENT_URL, and that the broker has its management: rabbitmq-plugins enable rabbitmq_management"}}
+	}
+	for _, l := range m.Lacks {
+		list = append(list, finding{What: policies, Detail: l.Err.Error(), Remedy: l.Remedy})
+	}
+	if len(m.Lacks) == 0 {
+		list = append(list, finding{What: policies, OK: true, Detail: "none by which a task would get lost"})
+	}
+	f := finding{What: clock, OK: true, Detail: "within seconds of this host's"}
+	if m.Ahead.Abs() > clockLeeway {
+		f = finding{What: clock, Detail: fmt.Sprintf("the broker's clock and this host's are %s apart", m.Ahead.Abs().Round(time.Second)), Remedy: "timedatectl set-ntp true, there and here"}
+	}
+	return m, append(list, f)
+}
+
+// ackTimeout compares how long tasks may take with how long the broker waits for them.
+func ackTimeout(c *config, client *rabbit.Client, m *rabbit.Management) finding {
+	const what = "ack timeout"
+	bound := "tasks here are bounded to " + time.Duration(c.Timeout).String() + " unless they say otherwise"
+	if c.Timeout == 0 {
+		bound = "tasks here may take any time"
+	}
+	if m != nil && m.AckTimeout > 0 {
+		f := finding{What: what, OK: true, Detail: fmt.Sprintf("%s by policy; %s", m.AckTimeout, bound)}
+		if cmp.Or(time.Duration(c.Timeout), defaultAckTimeout) > m.AckTimeout-ackSpare {
+			f.Remedy = client.TimeoutRemedy()
+		}
+		return f
+	}
+	f := finding{What: what, OK: true, Detail: "cannot be seen from here; RabbitMQ's own is 30 minutes, and " + bound}
+	if c.Timeout == 0 || time.Duration(c.Timeout) > defaultAckTimeout-ackSpare {
+		f.Detail += ": raise it, if that is not done"
+		f.Remedy = client.TimeoutRemedy()
+	}
+	return f
+}
+
+const (
+	// defaultAckTimeout is RabbitMQ's own (consumer_timeout), see its documentation of consumers.
+	defaultAckTimeout = 30 * time.Minute
+	// ackSpare is for what a task waits before it runs and after it has ended.
+	ackSpare = 5 * time.Minute
+)
 
 // lookAtBroker connects to the broker as one who is no host and declares nothing.
 func lookAtBroker(ctx context.Context, c *config) (*rabbit.Client, error) {
