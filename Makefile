@@ -29,7 +29,7 @@ demo: build
 # from a loud skip into a failure.
 test: setup check-source
 	@report=$$(mktemp); status=0; set -x; \
-	MAYFLY_TEST_REPORT=$$report MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 30m ./... || status=$$?; \
+	MAYFLY_TEST_REPORT=$$report MAYFLY_TEST_REQUIRE=1 $(GO) test -race -timeout 70m ./... || status=$$?; \
 	{ set +x; } 2>/dev/null; echo "exercised:"; sort -u $$report | sed 's/^/  /'; rm -f $$report; exit $$status
 
 setup:

@@ -19,7 +19,7 @@ func TestUnifiedHost(t *testing.T) { //nolint:paralleltest // a machine takes al
 	dir := machine.Dir(t)
 	machine.Build(t, true, "worker/keeper", filepath.Join(dir, "keeper.test"))
 	machine.Build(t, true, "isolation/cgroup", filepath.Join(dir, "cgroup.test"))
-	out, status := machine.Run(t, dir, machine.None, 8*time.Minute, "modprobe loop; "+dir+"/cgroup.test -test.v && "+dir+"/keeper.test -test.v -test.timeout 7m -test.parallel 4")
+	out, status := machine.Run(t, dir, machine.None, 20*time.Minute, "modprobe loop; "+dir+"/cgroup.test -test.v && "+dir+"/keeper.test -test.v -test.short -test.timeout 18m -test.parallel 4")
 	if status != 0 || strings.Count(out, "\nPASS") != 2 {
 		t.Errorf("status %d:\n%s", status, tail(out, 6000))
 	}
@@ -42,7 +42,7 @@ func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all th
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, status := machine.Run(t, dir, machine.Systemd, 5*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), filepath.Join(dir, "mayfly.service")))
+	out, status := machine.Run(t, dir, machine.Systemd, 15*time.Minute, fmt.Sprintf(service, filepath.Join(dir, "mayfly"), filepath.Join(dir, "mayfly.service")))
 	need.Exercised(t, "unified control groups under systemd, in a virtual machine")
 	if status != 0 {
 		t.Fatalf("status %d:\n%s", status, tail(out, 60_000))

@@ -37,7 +37,7 @@ func TestPackages(t *testing.T) { //nolint:paralleltest // a machine takes all t
 
 	writeCommands(t, filepath.Join(dir, "commands"))
 	script := fmt.Sprintf(packages, one, other, filepath.Join(dir, "commands"))
-	out, status := machine.Run(t, dir, machine.Systemd, 8*time.Minute, script)
+	out, status := machine.Run(t, dir, machine.Systemd, 20*time.Minute, script)
 	if status != 0 {
 		t.Fatalf("status %d:\n%s", status, tail(out, 60_000))
 	}

@@ -177,14 +177,15 @@ func TestNothingSurvives(t *testing.T) {
 func TestOutputCap(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	s := b.spec("flood", "head -c 1000000000 /dev/zero; echo end >&2")
+	flood := ofMany(1_000_000_000)
+	s := b.spec("flood", fmt.Sprintf("head -c %d /dev/zero; echo end >&2", flood))
 	s.OutputMax = 1000
 	e := b.run(s)
 	out := b.read("flood.out")
-	if want := "\n[mayfly: output stopped at 1000 bytes; 999999000 more bytes were dropped]\n"; len(out) != 1000+len(want) || !strings.HasSuffix(out, want) {
+	if want := fmt.Sprintf("\n[mayfly: output stopped at 1000 bytes; %d more bytes were dropped]\n", flood-1000); len(out) != 1000+len(want) || !strings.HasSuffix(out, want) {
 		t.Errorf("%d bytes are kept, ending with %q", len(out), out[max(0, len(out)-100):])
 	}
-	if e.StdoutDropped != 999999000 || e.StderrDropped != 0 || b.read("flood.err") != "end\n" {
+	if e.StdoutDropped != int64(flood-1000) || e.StderrDropped != 0 || b.read("flood.err") != "end\n" {
 		t.Errorf("%+v, stderr %q", e, b.read("flood.err"))
 	}
 	s = b.spec("exact", "head -c 1000 /dev/zero")
@@ -355,7 +356,7 @@ func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	var wg sync.WaitGroup
-	for i := range 500 {
+	for i := range ofMany(500) {
 		wg.Go(func() {
 			s := b.spec(fmt.Sprint("p", i), fmt.Sprintf("echo %d; exit %d", i, i%200))
 			if e, err := b.Run(t.Context(), s, nil); err != nil || e.Code != i%200 {
@@ -412,7 +413,7 @@ func TestLastWords(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.run(b.spec("first", "true"))
-	const n = 200
+	n := ofMany(200)
 	c := b.client()
 	b.Close()
 	if _, err := c.connect(t.Context(), true); err != nil {

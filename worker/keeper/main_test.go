@@ -171,3 +171,11 @@ func manage(dir string) {
 	}
 	select {}
 }
+
+// ofMany is how many of something that is done by the thousand: a tenth with -short, for emulated machines, where the start of a program takes a quarter of a second.
+func ofMany(n int) int {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
+}
