@@ -22,7 +22,7 @@ import (
 	"github.com/mayfly/mayfly/cli"
 	"github.com/mayfly/mayfly/gpu/nvidia"
 	"github.com/mayfly/mayfly/internal/logkey"
-	"github.com/mayfly/mayfly/internal/memory"
+	"github.com/mayfly/mayfly/internal/rest"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/manager/history"
@@ -76,8 +76,11 @@ func run(ctx context.Context) error {
 		}
 	}()
 
-	memory.Leeway(spareHeap)
-	quiet := memory.NewRest(restAfter, memory.Trim)
+	rest.Leeway(spareHeap)
+	quiet := rest.New(restAfter, func() {
+		rest.Slacken()
+		rest.Trim() // last, for all else touches memory
+	}, rest.Tighten)
 
 	// Modes are meant as they are written, whatever we were started with: sockets are nobody else's, workers pass through to what is theirs.
 	syscall.Umask(0o022)
@@ -213,7 +216,7 @@ func run(ctx context.Context) error {
 	decides.KnownHosts, keepHosts = hostsFile(c.StateDir, log)
 	m = manager.New(decides, manager.Services{
 		Source: q.source, Publisher: q.publisher, Cemetery: q.cemetery, Backlog: q.backlog, QueueState: q.state,
-		Broadcast: q.broadcast, Fleet: q.fleet, Heard: q.heard, Announce: q.announce, ReplyTo: q.replyTo,
+		Broadcast: q.broadcast, Fleet: q.fleet, Heard: q.heard, Prove: q.prove, Announce: q.announce, ReplyTo: q.replyTo,
 		Discard: func(attemptID string) {
 			if err := files.Remove(attemptID); err != nil {
 				log.Error("output of a probe not removed", logkey.Attempt, attemptID, logkey.Err, err)

@@ -38,6 +38,7 @@ type opened struct {
 	inReach func() bool
 	fleet   queue.Fleet
 	heard   func() time.Time
+	prove   func(ctx context.Context) error
 	// announce tells those who listen of changes of tasks; nil where nobody can.
 	announce func(queue.Event)
 	// news is what other hosts say; nil where there are none.
@@ -80,7 +81,7 @@ func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, erro
 		return nil, err
 	}
 	return &opened{source: client.Source(), publisher: client, cemetery: client, state: client.State, close: client.Close,
-		broadcast: client.Cancel, replyTo: client.ReplyTo, broker: client.Connection, fleet: client, heard: client.Heard, announce: client.Announce,
+		broadcast: client.Cancel, replyTo: client.ReplyTo, broker: client.Connection, fleet: client, heard: client.Heard, prove: client.Prove, announce: client.Announce,
 		inReach: func() bool { up, _ := client.Connection(); return up },
 		backlog: manager.Backlog{Depth: func(ctx context.Context) (map[string]int, error) {
 			ctx, cancel := context.WithTimeout(ctx, depthPatience)

@@ -1,8 +1,11 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +45,48 @@ func TestUnfit(t *testing.T) {
 	b.source.deliveries <- d
 	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
 	b.verdict(d)
+}
+
+// TestSignOfLife has a host that has heard nothing of the queue for a while, as one that was stopped, ask for a sign of life before it begins what it holds.
+func TestSignOfLife(t *testing.T) {
+	t.Parallel()
+	asked, answers := make(chan bool), make(chan error)
+	var heard atomic.Int64 // in nanoseconds
+	b := newBenchWith(t, func(_ *Config, s *Services) {
+		s.Heard = func() time.Time { return time.Unix(0, heard.Load()) }
+		s.Prove = func(ctx context.Context) error {
+			asked <- true
+			select {
+			case err := <-answers:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	first, second, third := newDelivery(queue.Message{MessageID: "t", Body: message.Body}), newDelivery(queue.Message{MessageID: "u", Body: message.Body}), newDelivery(queue.Message{MessageID: "v", Body: message.Body})
+	b.source.deliveries <- first
+	<-asked
+	b.source.deliveries <- second
+	b.until("both wait", func() bool {
+		list, _ := b.List(t.Context(), 0)
+		return len(list) == 2 && strings.Contains(list[0].Reason+list[1].Reason, "sign of life")
+	})
+	close(first.lost) // it had been given to another host
+	answers <- errors.New("gone")
+	<-asked
+	if n := b.ran("t.1") + b.ran("u.1"); n != 0 {
+		t.Errorf("%d began unheard", n)
+	}
+	answers <- nil
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	if v := b.verdict(second); v.Result == nil || b.ran("t.1") != 0 {
+		t.Errorf("verdict = %+v", v)
+	}
+	heard.Store(time.Now().UnixNano())
+	b.source.deliveries <- third // and nobody is asked
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	b.verdict(third)
 }
 
 // TestCutOff hears nothing of the queue: the worker that must not go on is stopped, and its task tried again.

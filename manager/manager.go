@@ -95,6 +95,8 @@ type Services struct {
 	Fleet queue.Fleet
 	// Heard says when the queue was last heard of; nil where it cannot be out of reach.
 	Heard func() time.Time
+	// Prove returns nil once the queue has given a sign of life: what it has delivered and we do not know to be lost is ours. It is nil where Heard is.
+	Prove func(ctx context.Context) error
 	// Discard removes what is left of an attempt that nobody asks for.
 	Discard func(attemptID string)
 	// ReplyTo is where results of tasks that are submitted here now are to be sent, for Learn; nil where all run here.
@@ -162,6 +164,9 @@ type Manager struct {
 	left    bool                       // it has left because of that
 	others  others
 	drained bool // workers are stopped for the host's own sake
+	// provedAt is when the queue last gave a sign of life that it was asked for; proving says that it is being asked.
+	provedAt time.Time
+	proving  bool
 	// faults counts the workers that were lost through the host's fault, one after the other; sick says why it takes no tasks, if it does not.
 	faults int
 	sick   string

@@ -44,7 +44,7 @@ func (m *Manager) schedule() {
 	now := time.Now()
 	m.sort(now)
 	kept := m.waiting[:0]
-	full := m.unconfirmed() >= unconfirmedMax
+	full, unsure := m.unconfirmed() >= unconfirmedMax, m.unsure()
 	var first *entry      // that has to wait
 	var room *reservation // its own, once somebody wants to pass
 	for i, e := range m.waiting {
@@ -82,6 +82,9 @@ func (m *Manager) schedule() {
 			continue
 		case full:
 			e.reason = fmt.Sprintf("waits until results are settled: %d are under way", unconfirmedMax)
+		case unsure && m.ledger.anyFits(e.choices):
+			m.prove()
+			e.reason = "waits for a sign of life of the queue, which has said nothing for a while"
 		default:
 			if first != nil && room == nil && m.ledger.anyFits(e.choices) {
 				if room = m.reserve(first, now); room == nil {

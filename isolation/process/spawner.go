@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/internal/rest"
 	"github.com/mayfly/mayfly/isolation"
 )
 
@@ -180,6 +181,8 @@ func capable(need ...int) error {
 // serve forks on a thread of its own. Never unlocked: the thread ends with the goroutine, and with it all that it forked.
 func (s *Spawner) serve(ready chan<- error) {
 	runtime.LockOSThread()
+	// Programs inherit it, whatever we were started with.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(rest.Slack), 0, 0, 0) // never fails
 	err := s.confine()
 	if err == nil && s.filter != nil {
 		if failed := install(s.filter); failed != nil {

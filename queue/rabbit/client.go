@@ -172,6 +172,22 @@ func (c *Client) Heard() time.Time {
 	return heard
 }
 
+// Prove asks the broker something and returns nil when it has answered by the connection that deliveries come by: they were still ours when it did.
+func (c *Client) Prove(ctx context.Context) error {
+	s, err := c.receive.session(ctx)
+	if err != nil {
+		return err
+	}
+	answered := make(chan error, 1)
+	c.wg.Go(func() { answered <- attempt(s, func(*amqp.Channel) error { return nil }) }) // for as long as the connection lives
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // State says in one line which broker this is and whether it is in reach.
 func (c *Client) State() string {
 	c.mu.Lock()

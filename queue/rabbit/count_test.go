@@ -88,6 +88,40 @@ func TestManyReturns(t *testing.T) {
 	})
 }
 
+// A message that others have had, as often as may be, says so still when it has been replaced by a fresh copy: one of them may be running it.
+func TestRefreshedIsDoubtful(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		publish(t, cl, task(1))
+		for range refreshAt {
+			ch := channel(t, url)
+			if err := ch.Qos(1, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			in, err := ch.Consume(poolQueue("p", queue.Normal), "", false, false, false, false, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-in:
+			case <-time.After(patience):
+				t.Fatal("no delivery")
+			}
+			if err := ch.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := cl.Source()
+		s.Demand(1)
+		d := receive(t, s)
+		log.await(t, "refreshed a message")
+		if m := d.Message(); !m.Redelivered || m.Deliveries != -1 || m.MessageID != "t1" {
+			t.Errorf("the copy is %+v", m)
+		}
+		settle(t, d, done("t1"))
+	})
+}
+
 // Listing, looking and listing again loses no dead letter, on any version.
 func TestDeadListedOften(t *testing.T) {
 	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {

@@ -13,8 +13,11 @@ const refreshAt = 10
 // refresh replaces a message that was delivered often by a fresh copy of it, before anybody sees it. It ends at the latest
 // when the delivery is lost, as all are when the source closes.
 func (s *source) refresh(d *delivery) {
-	msg := again(d.raw, d.msg, d.line.user)
-	err := d.publish(context.Background(), queue.Verdict{}, []*publication{s.client.toPool(d.msg.Pool, d.msg.Band, msg)})
+	fresh := s.client.toPool(d.msg.Pool, d.msg.Band, again(d.raw, d.msg, d.line.user))
+	if fresh.copied = true; d.msg.Redelivered {
+		fresh.doubt() // somebody may be running it
+	}
+	err := d.publish(context.Background(), queue.Verdict{}, []*publication{fresh})
 	if err == nil {
 		err = d.line.ch.Ack(d.raw.DeliveryTag, false)
 	}

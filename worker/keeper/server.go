@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/internal/logkey"
-	"github.com/mayfly/mayfly/internal/memory"
+	"github.com/mayfly/mayfly/internal/rest"
 	"github.com/mayfly/mayfly/internal/slots"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/cgroup"
@@ -48,7 +48,7 @@ type server struct {
 	groups  *cgroup.Root // nil where there are none
 	spawner *process.Spawner
 	pump    *pump
-	quiet   *memory.Rest
+	quiet   *rest.Rest
 	done    chan struct{} // closed when the keeper is to end
 
 	mu       sync.Mutex
@@ -68,7 +68,7 @@ const noCgroups = "MAYFLY_TEST_NO_CGROUPS"
 // Main is the keeper's whole life: `mayfly keeper DIR`. It serves until it holds nothing and has no client or is told to
 // quit. Descriptor 3 is where it tells the client that started it how that went: nothing when all is well.
 func Main(args []string) error {
-	memory.Leeway(spareHeap)
+	rest.Leeway(spareHeap)
 	ready := os.NewFile(3, "ready")
 	s, listener, err := open(args)
 	if err != nil {
@@ -96,7 +96,7 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
 	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}),
-		quiet: memory.NewRest(restAfter, memory.Trim), programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
+		quiet: rest.New(restAfter, rest.Trim, nil), programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
 	var err error
 	if s.pump, err = newPump(); err != nil {
 		return nil, nil, err

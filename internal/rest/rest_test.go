@@ -1,4 +1,4 @@
-package memory
+package rest
 
 import (
 	"os"
@@ -13,31 +13,64 @@ import (
 	"time"
 )
 
-// TestRest counts the rests: one when nothing has stirred for long enough, none while something does, and no timer after it.
+// TestRest counts the rests: one when nothing has stirred for long enough, none while something does, and no timer after it; and the ends of them.
 func TestRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var rests atomic.Int32
-		r := NewRest(5*time.Second, func() { rests.Add(1) })
+		var rests, ends atomic.Int32
+		r := New(5*time.Second, func() { rests.Add(1) }, func() { ends.Add(1) })
 		for range 10 {
 			r.Stir()
 			time.Sleep(3 * time.Second)
 		}
-		if n := rests.Load(); n != 0 {
-			t.Errorf("%d rests while it stirs", n)
+		if rests.Load() != 0 || ends.Load() != 1 {
+			t.Errorf("%d rests, %d ends while it stirs", rests.Load(), ends.Load())
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := rests.Load(); n != 1 {
-			t.Errorf("%d rests", n)
+		if rests.Load() != 1 || ends.Load() != 1 {
+			t.Errorf("%d rests, %d ends", rests.Load(), ends.Load())
 		}
 		r.Stir()
+		if ends.Load() != 2 {
+			t.Errorf("%d ends once it stirs", ends.Load())
+		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := rests.Load(); n != 2 {
-			t.Errorf("%d rests", n)
+		if rests.Load() != 2 || ends.Load() != 2 {
+			t.Errorf("%d rests, %d ends", rests.Load(), ends.Load())
 		}
 		(*Rest)(nil).Stir()
+		New(time.Second, nil, nil).Stir()
 	})
+}
+
+// TestSlack looks at the timers of all threads.
+func TestSlack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to tell other threads")
+	}
+	slacks := func() (all []string) {
+		t.Helper()
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			if text, err := os.ReadFile("/proc/" + thread.Name() + "/timerslack_ns"); err == nil {
+				all = append(all, strings.TrimSpace(string(text)))
+			}
+		}
+		return slices.Compact(all)
+	}
+	before := slacks()
+	Slacken()
+	if got := slacks(); !slices.Equal(got, []string{"4000000"}) {
+		t.Errorf("at rest: %v", got)
+	}
+	Tighten()
+	if got := slacks(); !slices.Equal(got, before) || len(got) != 1 {
+		t.Errorf("after it: %v, before: %v", got, before)
+	}
 }
 
 // TestSpare tells what can be read again from what cannot: where something was written, though nothing can be any more.

@@ -1,16 +1,4 @@
-// Package memory keeps a process small while it has nothing to do, and out of the garbage collector's hands while it has.
-//
-// # Theory of operation
-//
-// What a process has once touched of its program and its heap stays resident, though it may never need it again: of a Go program with large
-// libraries most of its start. So when nothing has stirred for a while (Rest), the garbage is collected and given to the system, and the pages of the
-// program and its libraries are unmapped (Trim); those that are still needed come back from the page cache, a fraction of a microsecond each. While a
-// process stirs without pause it costs a look at the clock, and when it rests there is no timer.
-//
-// The collector lets the heap grow by a share of what is live. Of a heap of a few megabytes that is little, and a busy process would collect
-// all the time. As its garbage goes when it rests, it may have some: Leeway sets the share so that the collector comes no earlier
-// than after so many bytes.
-package memory
+package rest
 
 import (
 	"bufio"
@@ -21,45 +9,9 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// Rest has something done whenever nothing has stirred for a while.
-type Rest struct {
-	quiet time.Duration
-	do    func()
-	last  atomic.Int64 // in nanoseconds since began
-	began time.Time
-	armed atomic.Bool
-}
-
-// NewRest returns a Rest that calls do when nothing has stirred for so long.
-func NewRest(quiet time.Duration, do func()) *Rest {
-	return &Rest{quiet: quiet, do: do, began: time.Now()}
-}
-
-// Stir says that there is something to do. It is cheap. A nil Rest takes no notice.
-func (r *Rest) Stir() {
-	if r == nil {
-		return
-	}
-	r.last.Store(int64(time.Since(r.began)))
-	if r.armed.CompareAndSwap(false, true) {
-		time.AfterFunc(r.quiet, r.look)
-	}
-}
-
-func (r *Rest) look() {
-	if left := r.quiet - (time.Since(r.began) - time.Duration(r.last.Load())); left > 0 {
-		time.AfterFunc(left, r.look)
-		return
-	}
-	r.armed.Store(false)
-	r.do()
-}
 
 // Trim gives back what memory can be spared: garbage, and pages of programs and libraries, which are their files'.
 func Trim() {
