@@ -8,8 +8,8 @@
 // process stirs without pause it costs a look at the clock, and when it rests there is no timer.
 //
 // The Go runtime has a thread that looks after the others. Whenever one of them has been up, be it for a heartbeat that takes 50 µs, it naps 20 µs, some twenty times, before it
-// believes that there is nothing to do. A process that rests need not be on time, so it tells the kernel that its timers may be late (Slacken): then a nap takes a few
-// milliseconds, and one is enough.
+// believes that there is nothing to do. A process that rests need not be on time, so it tells the kernel that its timers may be late (Slacken): then a nap takes as long as that,
+// and one or two are enough.
 //
 // The collector lets the heap grow by a share of what is live. Of a heap of a few megabytes that is little, and a busy process would collect
 // all the time. As its garbage goes when it rests, it may have some: Leeway sets the share so that the collector comes no earlier

@@ -64,7 +64,7 @@ func TestSlack(t *testing.T) {
 	}
 	before := slacks()
 	Slacken()
-	if got := slacks(); !slices.Equal(got, []string{"4000000"}) {
+	if got := slacks(); !slices.Equal(got, []string{"20000000"}) {
 		t.Errorf("at rest: %v", got)
 	}
 	Tighten()

@@ -11,10 +11,10 @@ import (
 // of a process that rests may be.
 const (
 	Slack = 50 * time.Microsecond
-	calm  = 4 * time.Millisecond
+	calm  = 20 * time.Millisecond
 )
 
-// Slacken lets the timers of all threads be late by some milliseconds, Tighten has them be on time again: as they were when the process began. What is waited for otherwise,
+// Slacken lets the timers of all threads be late by some hundredths of a second, Tighten has them be on time again: as they were when the process began. What is waited for otherwise,
 // connections for example, is not concerned. Threads of others than root cannot be told: then nothing changes.
 func Slacken() { setSlack(calm.Nanoseconds()) }
 
