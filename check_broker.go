@@ -67,7 +67,7 @@ func checkManagement(ctx context.Context, c *config, client *rabbit.Client) (m *
 		const unseen = "cannot be seen by AMQP: set MAYFLY_MANAGEMENT_URL to have them looked at"
 		return nil, []finding{{What: policies, OK: true, Detail: unseen}}
 	}
-	m, err := client.Manage(ctx, c.Management)
+	m, err := client.Management(ctx, c.Management)
 	if err != nil {
 		return nil, []finding{{What: policies, Detail: err.Error(), Remedy: "check MAYFLY_MANAGEMENT_URL, and that the broker has its management: rabbitmq-plugins enable rabbitmq_management"}}
 	}

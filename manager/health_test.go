@@ -66,7 +66,7 @@ func TestSignOfLife(t *testing.T) {
 	})
 	first, second, third := newDelivery(queue.Message{MessageID: "t", Body: message.Body}), newDelivery(queue.Message{MessageID: "u", Body: message.Body}), newDelivery(queue.Message{MessageID: "v", Body: message.Body})
 	b.source.deliveries <- first
-	<-asked
+	next(t, asked)
 	b.source.deliveries <- second
 	b.until("both wait", func() bool {
 		list, _ := b.List(t.Context(), 0)
@@ -74,7 +74,7 @@ func TestSignOfLife(t *testing.T) {
 	})
 	close(first.lost) // it had been given to another host
 	answers <- errors.New("gone")
-	<-asked
+	next(t, asked)
 	if n := b.ran("t.1") + b.ran("u.1"); n != 0 {
 		t.Errorf("%d began unheard", n)
 	}

@@ -8,7 +8,7 @@ import (
 // A process that is stopped for a while, or a host that is, learns late that its connection is gone: what it holds has been given to others, and it would begin it all the same, in the
 // milliseconds before it hears of that. So before something begins, the queue must have been heard lately, or is asked for a sign of life.
 const (
-	// proofAge is for how long having heard of the queue is enough. Where there is traffic it is heard all the time; else a question and its answer cost two milliseconds.
+	// proofAge is for how long having heard of the queue is enough. Where there is traffic it is heard all the time; else it takes a question and its answer.
 	proofAge = 2 * time.Second
 	// proofLimit is how long an answer is waited for before the question is put again, provePause the time between a question that has failed and the next.
 	proofLimit = 10 * time.Second

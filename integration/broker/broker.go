@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +28,7 @@ const cookie = "mayflytests"
 const (
 	startLimit = 120 * time.Second
 	stopLimit  = 30 * time.Second
+	pauseLimit = 10 * time.Second
 	ctlLimit   = 60 * time.Second
 )
 
@@ -222,8 +224,32 @@ func (b *Broker) remove() {
 	release(b.held)
 }
 
-// Pause stops the node's processor time (SIGSTOP), as a hung host would; Resume lets it run on.
-func (b *Broker) Pause() error { return b.running().cmd.Process.Signal(syscall.SIGSTOP) }
+// Pause stops the node's processor time (SIGSTOP), as a hung host would, and returns when all of it stands still; Resume lets it run on.
+func (b *Broker) Pause() error {
+	process := b.running().cmd.Process
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for limit := time.Now().Add(pauseLimit); ; time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid))
+		if err != nil {
+			return err
+		}
+		if len(threads) > 0 && !slices.ContainsFunc(threads, runs) {
+			return nil
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("RabbitMQ %s did not stand still within %s", b.Version, pauseLimit)
+		}
+	}
+}
+
+// runs reports whether the thread with this stat file is not stopped; see proc_pid_stat(5).
+func runs(stat string) bool {
+	text, err := os.ReadFile(stat)
+	_, rest, _ := strings.Cut(string(text), ") ") // no thread of the broker's has that in its name
+	return err == nil && !strings.HasPrefix(rest, "T")
+}
 
 // Resume ends a Pause.
 func (b *Broker) Resume() error { return b.running().cmd.Process.Signal(syscall.SIGCONT) }

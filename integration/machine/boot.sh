@@ -89,8 +89,7 @@ INIT
 chmod 755 "$root/init" "$root/job"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
 
-# It is up in eight seconds, or a minute on a busy host. Once in some hundred times an emulated processor stands still before that, on hosts whose
-# own processors are taken away for a while: then it is switched off and on.
+# It is up in eight seconds, or half a minute on a busy host. It has been seen to stand still before that, with its processors busy: then it is switched off and on.
 words='quiet loglevel=1'
 : >"$work/console"
 for try in 1 2 3; do

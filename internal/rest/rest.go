@@ -30,10 +30,10 @@ type Rest struct {
 	began      time.Time
 	armed      atomic.Bool
 	mu         sync.Mutex // held while begin or end runs
+	resting    bool
 }
 
-// New returns a Rest that calls begin when nothing has stirred for so long, and end when something does after that, before Stir returns. Either may be nil; end may be
-// called without a begin before it.
+// New returns a Rest that calls begin when nothing has stirred for so long, and end, if it is not nil, when something does after that, before Stir returns.
 func New(quiet time.Duration, begin, end func()) *Rest {
 	return &Rest{quiet: quiet, begin: begin, end: end, began: time.Now()}
 }
@@ -46,11 +46,12 @@ func (r *Rest) Stir() {
 	r.last.Store(int64(time.Since(r.began)))
 	if r.armed.CompareAndSwap(false, true) {
 		time.AfterFunc(r.quiet, r.look)
-		if r.end != nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.resting && r.end != nil {
 			r.end()
 		}
+		r.resting = false
 	}
 }
 
@@ -62,7 +63,9 @@ func (r *Rest) look() {
 	r.armed.Store(false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.begin != nil && !r.armed.Load() { // else somebody has stirred in between
-		r.begin()
+	if r.armed.Load() {
+		return // somebody has stirred in between
 	}
+	r.begin()
+	r.resting = true
 }

@@ -73,7 +73,7 @@ func TestHostNameTaken(t *testing.T) {
 		t.Fatalf("the second listens at %s, not %s", got, other)
 	}
 	message := fingerprint{1}
-	owned := func(want bool) {
+	owned := func(want bool) { // asks until it is so, for the broker tells nobody of bindings
 		t.Helper()
 		q := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToAdopt, Fingerprint: message[:], Owner: true}
 		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -115,8 +116,13 @@ func TestRefreshedIsDoubtful(t *testing.T) {
 		s.Demand(1)
 		d := receive(t, s)
 		log.await(t, "refreshed a message")
-		if m := d.Message(); !m.Redelivered || m.Deliveries != -1 || m.MessageID != "t1" {
+		m := d.Message()
+		if !m.Redelivered || m.Deliveries != refreshAt+1 || m.MessageID != "t1" {
 			t.Errorf("the copy is %+v", m)
+		}
+		// The one that replaced it has not begun it; the others have to say that themselves.
+		if gave := cl.given.turns(m.Fingerprint()); !slices.Equal(gave, []int{refreshAt}) {
+			t.Errorf("gave = %v", gave)
 		}
 		settle(t, d, done("t1"))
 	})

@@ -33,6 +33,7 @@ const (
 	headerBuriedAt = "mayfly-buried-at"
 	headerHandedBy = "mayfly-handed-by" // of a forwarded message: the host that had it before
 	headerDoubtful = "mayfly-doubtful"  // of a copy: there may be another one
+	headerTurns    = "mayfly-turns"     // of a fresh copy: how often the message had been delivered before, see refresh
 )
 
 // deliveryCount is the header by which a quorum queue tells how often it has delivered a message before.

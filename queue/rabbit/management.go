@@ -43,9 +43,9 @@ type managed struct {
 	Effective json.RawMessage `json:"effective_policy_definition"`
 }
 
-// Manage asks the management API at base, as http://broker:15672, for what it shows of the queues of the client's pools. Where base names no user, it is the one of
+// Management asks the management API at base, as http://broker:15672, for what it shows of the queues of the client's pools. Where base names no user, it is the one of
 // the AMQP URL. The user needs the tag management. No error holds a password.
-func (c *Client) Manage(ctx context.Context, base string) (*Management, error) {
+func (c *Client) Management(ctx context.Context, base string) (*Management, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New("cannot read the URL of RabbitMQ's management: it is http://host:15672 or https://..., and a password in it must be percent-encoded")

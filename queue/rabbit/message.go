@@ -30,7 +30,7 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		Band:          band,
 		QueuedAt:      queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp),
 		History:       decodeHistory(d.Headers[headerAttempts]),
-		Deliveries:    int(max(number(d.Headers, deliveryCount), number(d.Headers, acquiredCount))),
+		Deliveries:    int(max(number(d.Headers, deliveryCount), number(d.Headers, acquiredCount)) + max(0, min(number(d.Headers, headerTurns), turnsMax))),
 	}
 	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
 	m.Redelivered = d.Redelivered || m.Deliveries > 0
@@ -63,6 +63,7 @@ func again(d amqp.Delivery, m queue.Message, self string) amqp.Publishing {
 	}
 	delete(h, headerPublish)
 	delete(h, headerDoubtful)
+	delete(h, headerTurns)
 	h[headerQueuedAt] = m.QueuedAt.Format(time.RFC3339Nano)
 	h[headerUserID] = m.UserID
 	kind := d.ContentType

@@ -43,7 +43,10 @@ func outage(t *testing.T, b *broker.Broker, url string, end func()) {
 	const many = 200
 	failed := make(chan error, many)
 	for i := range many {
-		go func() { failed <- cl.Publish(within(t), task(100+i)) }()
+		go func() { failed <- cl.Publish(t.Context(), task(100+i)) }()
+	}
+	if err := cl.Prove(within(t)); err != nil {
+		t.Fatalf("no sign of life: %v", err)
 	}
 	end()
 	awaitLost(t, held)
@@ -59,12 +62,21 @@ func outage(t *testing.T, b *broker.Broker, url string, end func()) {
 	if _, err := s.Receive(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Receive during the outage: %v", err)
 	}
+	if err := cl.Prove(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a sign of life during the outage: %v", err)
+	}
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}
+	limit := time.After(patience) // from when the broker is there again, which may take as long on a slow machine
 	for range many {
-		if err := <-failed; err != nil {
-			t.Fatalf("a publication did not survive: %v", err)
+		select {
+		case err := <-failed:
+			if err != nil {
+				t.Fatalf("a publication did not survive: %v", err)
+			}
+		case <-limit:
+			t.Fatal("publications did not end")
 		}
 	}
 	seen := map[string]int{}
@@ -77,6 +89,22 @@ func outage(t *testing.T, b *broker.Broker, url string, end func()) {
 		t.Fatalf("the delivery that was lost came again %d times", seen["t1"])
 	}
 	log.await(t, "reached RabbitMQ")
+
+	// A broker that stands still gives no sign of life, though the connection is there.
+	if err := b.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	brief, cancelBrief := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancelBrief()
+	if err := cl.Prove(brief); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a sign of life of a broker that stands still: %v", err)
+	}
+	if err := b.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.Prove(within(t)); err != nil {
+		t.Errorf("no sign of life: %v", err)
+	}
 }
 
 // A broker that is away at the start is waited for.

@@ -1,0 +1,99 @@
+package queuetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+func (s *suite) letters() []queue.DeadLetter {
+	s.Helper()
+	var list []queue.DeadLetter
+	if err := s.Dead(s.ctx, func(d queue.DeadLetter) bool { list = append(list, d); return true }); err != nil {
+		s.Fatalf("Dead: %v", err)
+	}
+	return list
+}
+
+func (s *suite) buryAll(src queue.Source, n int) {
+	s.Helper()
+	for range n {
+		d := s.receive(src)
+		s.settle(d, result(queue.Bury, d))
+	}
+	s.until("all are buried", func() bool { return len(s.letters()) == n })
+}
+
+func bury(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	s.buryAll(src, 1)
+	d := s.letters()[0]
+	if d.Key == "" || d.TaskID != "full" || d.Pool != Pool || d.Band != queue.High || d.Reason != "it failed: full" || d.Cause != queue.CauseExit ||
+		!bytes.Equal(d.Body, full().Body) || !reflect.DeepEqual(d.Attempts, history(1)) || time.Since(d.BuriedAt) > time.Hour || d.Host == "" {
+		s.Errorf("dead letter = %+v", d)
+	}
+	s.until("the result is there", func() bool { return len(s.Results()) == 1 })
+	s.empty(src)
+}
+
+func requeueAndDrop(s *suite) {
+	src := s.open(1)
+	for _, id := range []string{"a", "b", "c"} {
+		s.publishID(id)
+	}
+	s.buryAll(src, 3)
+	if err := s.Drop(s.ctx, "b"); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Requeue(s.ctx, "a"); err != nil {
+		s.Fatal(err)
+	}
+	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue} {
+		if err := act(s.ctx, "b"); !errors.Is(err, queue.ErrNoDeadLetter) {
+			s.Errorf("of a dead letter that is gone: %v", err)
+		}
+	}
+	if l := s.letters(); len(l) != 1 || l[0].TaskID != "c" {
+		s.Errorf("dead letters = %+v", l)
+	}
+	d := s.receive(src)
+	if m := d.Message(); m.MessageID != "a" || len(m.History) != 0 {
+		s.Errorf("message = %+v", m)
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
+func requeuedRuns(s *suite) {
+	src := s.open(1)
+	s.publish(full())
+	s.buryAll(src, 1)
+	if err := s.Requeue(s.ctx, s.letters()[0].Key); err != nil {
+		s.Fatal(err)
+	}
+	d := s.receive(src)
+	s.same(d.Message(), full())
+	s.settle(d, result(queue.Bury, d))
+	s.until("it is buried again", func() bool { return len(s.letters()) == 1 })
+}
+
+func listing(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	s.publishID("b")
+	s.buryAll(src, 2)
+	for i := range 30 {
+		if n := len(s.letters()); n != 2 {
+			s.Fatalf("listing %d shows %d dead letters", i, n)
+		}
+	}
+	n := 0
+	if err := s.Dead(s.ctx, func(queue.DeadLetter) bool { n++; return false }); err != nil || n != 1 {
+		s.Errorf("a listing that is broken off visits %d, %v", n, err)
+	}
+}
