@@ -49,6 +49,23 @@ func (s *spread) running() (n int) {
 	return n
 }
 
+// story is what the hosts have said about each other and the broker, for who looks for a fault.
+func (s *spread) story() any {
+	var all []string
+	for _, h := range s.hosts {
+		all = append(all, fmt.Sprintf("%s: %d run", h.name(), h.running()))
+		for line := range strings.Lines(h.logged()) {
+			for _, words := range []string{"RabbitMQ", "no host that lives", "does not answer", "not asked", "not answered", "not greeted", "channel"} {
+				if strings.Contains(line, words) {
+					all = append(all, strings.TrimSpace(line))
+					break
+				}
+			}
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
 // finish lets the tasks end, and checks that each was begun once, has one result, and that nothing is left in any queue.
 func (s *spread) finish() {
 	s.t.Helper()
@@ -102,7 +119,7 @@ func TestFleetBrokerRestarted(t *testing.T) {
 					n += strings.Count(h.logged(), `"msg":"task adopted"`)
 				}
 				return n >= len(s.ids)
-			}, func() any { return s.running() })
+			}, s.story)
 			s.finish()
 		})
 	}

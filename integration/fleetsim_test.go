@@ -29,12 +29,12 @@ func TestSimulatedFleet(t *testing.T) {
 	managers, tasks, rate := 20, 600, 100.0
 	long := os.Getenv("MAYFLY_TEST_FLEET") != ""
 	if long {
-		managers = fleetNumber(t, "MAYFLY_TEST_FLEET", 0)
-		tasks = fleetNumber(t, "MAYFLY_TEST_FLEET_TASKS", 100*managers)
-		rate = float64(fleetNumber(t, "MAYFLY_TEST_FLEET_RATE", 100))
+		managers = envNumber(t, "MAYFLY_TEST_FLEET", 0)
+		tasks = envNumber(t, "MAYFLY_TEST_FLEET_TASKS", 100*managers)
+		rate = float64(envNumber(t, "MAYFLY_TEST_FLEET_RATE", 100))
 	}
 	f := &simulatedFleet{t: t, hosts: make([]*simHost, managers), figures: simFigures{Managers: managers, Tasks: tasks, Rate: rate,
-		Window: fleetNumber(t, "MAYFLY_TEST_FLEET_WINDOW", 0), Load: float64(fleetNumber(t, "MAYFLY_TEST_FLEET_LOAD", 80)) / 100,
+		Window: envNumber(t, "MAYFLY_TEST_FLEET_WINDOW", 0), Load: float64(envNumber(t, "MAYFLY_TEST_FLEET_LOAD", 80)) / 100,
 		Machine: fmt.Sprintf("%d processors, everything on it", runtime.NumCPU())}, log: &complaints{counts: map[string]int{}}}
 	var url string
 	if long {
@@ -52,20 +52,6 @@ func TestSimulatedFleet(t *testing.T) {
 		t.Error(err)
 	}
 	f.check(long)
-}
-
-// fleetNumber reads a number from the environment.
-func fleetNumber(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s=%q is no number above 0", name, text)
-	}
-	return n
 }
 
 // simulatedFleet is many managers in this process.

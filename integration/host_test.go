@@ -349,3 +349,17 @@ func (h *host) mayfly(stdin string, args ...string) (stdout, stderr string, code
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
+
+// envNumber reads a number from the environment.
+func envNumber(tb testing.TB, name string, otherwise int) int {
+	tb.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		tb.Fatalf("%s=%q is no number above 0", name, text)
+	}
+	return n
+}

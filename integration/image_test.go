@@ -69,7 +69,11 @@ func TestImage(t *testing.T) { //nolint:paralleltest // it builds the program
 	h.until("the manager is healthy", func() bool {
 		out, err := engine.Command("inspect", "--format", "{{.State.Health.Status}}", "mayfly")
 		return err == nil && strings.TrimSpace(out) == "healthy"
-	}, func() any { out, _ := engine.Command("logs", "mayfly"); return out })
+	}, func() any {
+		health, _ := engine.Command("inspect", "--format", "{{json .State}}", "mayfly")
+		out, _ := engine.Command("logs", "mayfly")
+		return health + out
+	})
 	said := sh(t, elsewhere+commandsIn(t, "install.md", "No worker gets any of it. See what holds, and run a task:"))
 	for _, want := range []string{"limits hold on cpu, cpuset, memory, pids", "private file system, private IPC, network off, disk limit", "\nhello\n", "\nhealthy\n"} {
 		if !strings.Contains(said, want) {

@@ -17,7 +17,7 @@ import (
 func TestAdopted(t *testing.T) {
 	t.Parallel()
 	b, f := newFleet(t)
-	again := queue.Message{MessageID: "m", Body: message.Body, Redelivered: true, Deliveries: 2}
+	again := queue.Message{MessageID: "m", Body: message.Body, Redelivered: true, Turns: []int{0, 1, 2}}
 	d := newDelivery(again)
 	b.source.deliveries <- d
 	q := next(t, f.asked)
@@ -130,7 +130,7 @@ func TestSettledAndHanded(t *testing.T) {
 	if v := run(handed); v.Result == nil || b.ran("t.1") != 2 {
 		t.Errorf("the producer's second message: %+v after %d runs", v, b.ran("t.1"))
 	}
-	handed.Redelivered, handed.Deliveries = true, -1
+	handed.Redelivered, handed.Turns = true, nil
 	d := newDelivery(handed)
 	b.source.deliveries <- d
 	if v := b.verdict(d); v.Action != queue.Done || v.Result != nil {
@@ -172,7 +172,7 @@ func TestOwnerComesLate(t *testing.T) {
 		h.takes["busy"] = time.Hour
 		h.source.deliveries <- newDelivery(queue.Message{MessageID: "busy", Body: []byte(`{"id": "busy", "command": ["x"]}`)})
 		synctest.Wait()
-		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Deliveries: 1})
+		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
 		h.source.deliveries <- d
 		time.Sleep(adoptTime + 5*time.Second)
 		before := len(f.list())
@@ -255,7 +255,7 @@ func TestLossHeardLate(t *testing.T) {
 	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
 	handed := message
 	handed.HandedBy = "o"
-	for _, again := range []queue.Message{{MessageID: "t", Body: message.Body, Redelivered: true, Deliveries: 1}, handed} {
+	for _, again := range []queue.Message{{MessageID: "t", Body: message.Body, Redelivered: true, Turns: []int{0, 1}}, handed} {
 		second := newDelivery(again)
 		b.source.deliveries <- second
 		b.until("it waits", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 2 })
@@ -283,7 +283,7 @@ func TestKnownFromBefore(t *testing.T) {
 		h.Fleet = mute{}
 		h.Joined()
 		send := func(id string) {
-			d := newDelivery(queue.Message{Body: fmt.Appendf(nil, `{"id": %q, "command": ["x"]}`, id), Redelivered: true, Deliveries: 1})
+			d := newDelivery(queue.Message{Body: fmt.Appendf(nil, `{"id": %q, "command": ["x"]}`, id), Redelivered: true, Turns: []int{0, 1}})
 			h.source.deliveries <- d
 			synctest.Wait()
 		}

@@ -116,7 +116,7 @@ func (m *Manager) heldCount() (n int) {
 // shown is what other hosts are shown of a message: all that they need to know whether they would run it.
 func shown(msg queue.Message) *queue.Message {
 	signature, signed := msg.Headers[queue.SignatureHeader]
-	msg.Headers = nil
+	msg.Headers, msg.Turns = nil, nil
 	if signed {
 		msg.Headers = map[string]any{queue.SignatureHeader: signature}
 	}
@@ -253,7 +253,7 @@ func (m *Manager) decide(q *inquiry) {
 	if q.question.Purpose == queue.ToAdopt && len(q.offers) == 0 && e != nil {
 		m.forgetSilent(q)
 		e.unowned = true
-		m.Log.Info("task is with no host that lives", logkey.Task, q.question.TaskID, "deliveries", e.delivery.Message().Deliveries, "unbegun", q.gave)
+		m.Log.Info("task is with no host that lives", logkey.Task, q.question.TaskID, "deliveries", e.delivery.Message().Turns, "unbegun", q.gave)
 	}
 	m.endInquiry(q)
 	if q.question.Purpose == queue.ToShare {

@@ -284,7 +284,7 @@ func TestNewcomer(t *testing.T) {
 // TestOwner has messages come again in a large fleet: whoever has owned up to one is asked alone, and all hosts where nobody has, or does not answer.
 func TestOwner(t *testing.T) {
 	again := func(h *host) *delivery {
-		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Deliveries: 1})
+		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
 		h.source.deliveries <- d
 		synctest.Wait()
 		return d

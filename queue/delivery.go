@@ -42,10 +42,11 @@ type Message struct {
 	History []Past
 	// Headers are the producer's other headers (a trace context, say). They travel with every copy of the message.
 	Headers map[string]any
-	// Redelivered reports that the message may have been delivered before, and begun. Deliveries is how often it was; negative where the queue does
-	// not know.
+	// Redelivered reports that the message may have been delivered before, and begun.
 	Redelivered bool
-	Deliveries  int
+	// Turns are the numbers of the deliveries that there were of the message, and last that of this one. No other delivery has the same number, also
+	// none of another copy of the message. It is empty where the queue does not know.
+	Turns []int
 	// HandedBy is the host that has forwarded the message to this one, or empty.
 	HandedBy string
 }

@@ -60,8 +60,8 @@ type Question struct {
 type Offer struct {
 	Question string `json:"question"`
 	Host     string `json:"host"`
-	// Has says that the host runs the task, or has just ended it: it must have it. Gave lists the deliveries of the message, by how many had been
-	// before each, which ended on the host without the task's having been begun.
+	// Has says that the host runs the task, or has just ended it: it must have it. Gave lists the deliveries of the message, by their numbers
+	// (Message.Turns), which ended on the host without the task's having been begun.
 	Has  bool  `json:"has,omitempty"`
 	Gave []int `json:"gave,omitempty"`
 	// Lacks says that the host has not begun the task, nor can it any more; or that it cannot take it now.
@@ -127,12 +127,15 @@ type Fleet interface {
 
 // Unbegun reports whether all earlier deliveries of the message are among those that have ended without its having been begun.
 func (m *Message) Unbegun(gave []int) bool {
-	for i := range m.Deliveries {
-		if !slices.Contains(gave, i) {
+	if len(m.Turns) < 2 {
+		return false
+	}
+	for _, turn := range m.Turns[:len(m.Turns)-1] {
+		if !slices.Contains(gave, turn) {
 			return false
 		}
 	}
-	return m.Deliveries > 0
+	return true
 }
 
 // Fingerprint tells two messages with the same task id apart, and knows a message again when it comes back.

@@ -89,42 +89,80 @@ func TestManyReturns(t *testing.T) {
 	})
 }
 
+// takeAway has the one message of the pool delivered to somebody who is gone then, and may have begun it.
+func takeAway(t *testing.T, url string) {
+	t.Helper()
+	ch := channel(t, url)
+	if err := ch.Qos(1, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	in, err := ch.Consume(poolQueue("p", queue.Normal), "", false, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-in:
+	case <-time.After(patience):
+		t.Fatal("no delivery")
+	}
+	if err := ch.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A message that others have had, as often as may be, says so still when it has been replaced by a fresh copy: one of them may be running it.
 func TestRefreshedIsDoubtful(t *testing.T) {
 	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
 		cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
 		publish(t, cl, task(1))
 		for range refreshAt {
-			ch := channel(t, url)
-			if err := ch.Qos(1, 0, false); err != nil {
-				t.Fatal(err)
-			}
-			in, err := ch.Consume(poolQueue("p", queue.Normal), "", false, false, false, false, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case <-in:
-			case <-time.After(patience):
-				t.Fatal("no delivery")
-			}
-			if err := ch.Close(); err != nil {
-				t.Fatal(err)
-			}
+			takeAway(t, url)
 		}
 		s := cl.Source()
 		s.Demand(1)
 		d := receive(t, s)
 		log.await(t, "refreshed a message")
 		m := d.Message()
-		if !m.Redelivered || m.Deliveries != refreshAt+1 || m.MessageID != "t1" {
+		if want := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !m.Redelivered || len(m.Turns) != refreshAt+2 || !slices.Equal(m.Turns[:refreshAt+1], want) || m.MessageID != "t1" {
 			t.Errorf("the copy is %+v", m)
 		}
 		// The one that replaced it has not begun it; the others have to say that themselves.
-		if gave := cl.given.turns(m.Fingerprint()); !slices.Equal(gave, []int{refreshAt}) {
+		gave := cl.given.turns(m.Fingerprint())
+		if !slices.Equal(gave, []int{refreshAt}) {
 			t.Errorf("gave = %v", gave)
 		}
+		if gave = append(gave, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9); !m.Unbegun(gave) {
+			t.Errorf("nobody has begun %v, but %v is not free", gave, m.Turns)
+		}
 		settle(t, d, done("t1"))
+	})
+}
+
+// What a host gave back of one copy of a message says nothing about another copy, which somebody else may have begun: when it is tried again, and when it was replaced.
+func TestCopiesCountAnew(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		a, _ := dial(t, Config{URLs: []string{url}, Host: "a", Pools: []string{"p"}})
+		publish(t, a, task(1))
+		for _, v := range []queue.Verdict{{Action: queue.Return}, {Action: queue.Retry}} {
+			a.Source().Demand(1)
+			for range refreshAt + 1 {
+				settle(t, receive(t, a.Source()), queue.Verdict{Action: queue.Return})
+			}
+			d := receive(t, a.Source())
+			a.Source().Demand(0)
+			awaitNoneFetched(t, a, func(*line) {})
+			settle(t, d, v)
+			takeAway(t, url)
+			b, _ := dial(t, Config{URLs: []string{url}, Host: "b", Pools: []string{"p"}})
+			b.Source().Demand(1)
+			d = receive(t, b.Source())
+			if m := d.Message(); !m.Redelivered || m.Unbegun(a.given.turns(m.Fingerprint())) {
+				t.Errorf("%+v is free, for a has given %v back", m, a.given.turns(m.Fingerprint()))
+			}
+			b.Source().Demand(0)
+			awaitNoneFetched(t, b, func(*line) {})
+			settle(t, d, queue.Verdict{Action: queue.Return})
+		}
 	})
 }
 

@@ -238,7 +238,7 @@ func TestGivenBack(t *testing.T) {
 			t.Errorf("%+v on %+v", o, m)
 		}
 		// Delivered once more: to b, who may have begun it.
-		if m.Deliveries++; m.Unbegun(o.Gave) {
+		if m.Turns = append(m.Turns, m.Turns[len(m.Turns)-1]+1); m.Unbegun(o.Gave) {
 			t.Error("what b may have begun is free")
 		}
 		if q := next(t, a.Questions()); q.From != "b" || q.Purpose != queue.ToAdopt {
@@ -261,7 +261,7 @@ func TestDoubtful(t *testing.T) {
 		publish(t, c, queue.Message{Pool: "p", MessageID: "m", Body: []byte(`{}`)})
 		for i, doubtful := range []bool{false, true, false} {
 			d := receive(t, c.Source())
-			if m := d.Message(); m.Redelivered != doubtful || (m.Deliveries < 0) != doubtful {
+			if m := d.Message(); m.Redelivered != doubtful || (len(m.Turns) == 0) != doubtful {
 				t.Errorf("copy %d: %+v", i, m)
 			}
 			v := queue.Verdict{Action: queue.Retry, Doubtful: i == 0}

@@ -18,15 +18,18 @@ type given struct {
 	when map[[16]byte]gift
 }
 
-// gift is when that was last, and how often the message had been delivered before, each time that we had it.
+// gift is when that was last, and the numbers of those deliveries.
 type gift struct {
 	at    time.Time
 	turns []int
 }
 
+// giftsMax is how many deliveries of one message are remembered: more than one carries on.
+const giftsMax = 2 * turnsMax
+
 // add remembers a message.
 func (g *given) add(m *queue.Message) {
-	if m.Deliveries < 0 {
+	if len(m.Turns) == 0 {
 		return
 	}
 	g.mu.Lock()
@@ -34,7 +37,8 @@ func (g *given) add(m *queue.Message) {
 	now := time.Now()
 	maps.DeleteFunc(g.when, func(_ [16]byte, old gift) bool { return now.Sub(old.at) > givenTime })
 	key := m.Fingerprint()
-	g.when[key] = gift{now, append(slices.Clone(g.when[key].turns), m.Deliveries)}
+	turns := append(slices.Clone(g.when[key].turns), m.Turns[len(m.Turns)-1])
+	g.when[key] = gift{now, turns[max(0, len(turns)-giftsMax):]}
 }
 
 // turns lists the deliveries of a message that ended here without its having been begun.

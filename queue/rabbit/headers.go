@@ -33,7 +33,8 @@ const (
 	headerBuriedAt = "mayfly-buried-at"
 	headerHandedBy = "mayfly-handed-by" // of a forwarded message: the host that had it before
 	headerDoubtful = "mayfly-doubtful"  // of a copy: there may be another one
-	headerTurns    = "mayfly-turns"     // of a fresh copy: how often the message had been delivered before, see refresh
+	headerTurn     = "mayfly-turn"      // of a copy: the number of its first delivery, see turns
+	headerTurns    = "mayfly-turns"     // of a copy: the numbers of the deliveries that there were before
 )
 
 // deliveryCount is the header by which a quorum queue tells how often it has delivered a message before.

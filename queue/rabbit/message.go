@@ -30,12 +30,12 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		Band:          band,
 		QueuedAt:      queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp),
 		History:       decodeHistory(d.Headers[headerAttempts]),
-		Deliveries:    int(max(number(d.Headers, deliveryCount), number(d.Headers, acquiredCount)) + max(0, min(number(d.Headers, headerTurns), turnsMax))),
+		Turns:         turns(d.Headers),
 	}
 	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
-	m.Redelivered = d.Redelivered || m.Deliveries > 0
+	m.Redelivered = d.Redelivered || len(m.Turns) != 1
 	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
-		m.Redelivered, m.Deliveries = true, -1 // what was before, another queue has counted
+		m.Redelivered, m.Turns = true, nil // what was before, another queue has counted
 	}
 	if _, copied := d.Headers[headerUserID]; copied && self != "" && d.UserId == self {
 		m.UserID = text(d.Headers, headerUserID)
@@ -64,6 +64,7 @@ func again(d amqp.Delivery, m queue.Message, self string) amqp.Publishing {
 	delete(h, headerPublish)
 	delete(h, headerDoubtful)
 	delete(h, headerTurns)
+	h[headerTurn] = firstTurn()
 	h[headerQueuedAt] = m.QueuedAt.Format(time.RFC3339Nano)
 	h[headerUserID] = m.UserID
 	kind := d.ContentType

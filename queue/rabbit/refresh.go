@@ -10,17 +10,14 @@ import (
 // has delivered more than 20 times where no policy says otherwise; half of that leaves room for losses meanwhile.
 const refreshAt = 10
 
-// turnsMax bounds the deliveries that a copy can carry on: a number that somebody made up must not overflow.
-const turnsMax = 1 << 20
-
 // refresh replaces a message that was delivered often by a fresh copy of it, before anybody sees it. It ends at the latest
 // when the delivery is lost, as all are when the source closes.
 func (s *source) refresh(d *delivery) {
 	fresh := s.client.toPool(d.msg.Pool, d.msg.Band, again(d.raw, d.msg, d.line.user))
 	fresh.copied = true
 	switch { // else nobody but us had it, and it may start anew
-	case d.msg.Redelivered && d.msg.Deliveries >= 0: // somebody may be running it: the count goes on, so that those who gave it back can still say so
-		fresh.msg.Headers[headerTurns] = int64(d.msg.Deliveries) + 1
+	case d.msg.Redelivered && len(d.msg.Turns) > 0: // somebody may be running it; who gave it back can still say so
+		fresh.msg.Headers[headerTurns] = carried(d.msg.Turns)
 		s.client.given.add(&d.msg)
 	case d.msg.Redelivered:
 		fresh.doubt()

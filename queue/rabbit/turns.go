@@ -1,0 +1,50 @@
+package rabbit
+
+import (
+	"math/rand/v2"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A message that comes again may have been begun by who had it before. Each host knows of which deliveries it has not; so deliveries have numbers. The broker counts those
+// of one message, from 0; each copy of it that hosts publish begins with a number that no other copy has, for it is the broker's message that is counted, and what is known
+// of one copy's deliveries must not be taken for another's.
+
+const (
+	// turnsMax is how many deliveries a message carries on; one that was delivered more often says that it is not known who had it.
+	turnsMax = 64
+	// turnBits is the size of the numbers: so large that no two copies begin near each other, and exact in any JSON.
+	turnBits = 52
+)
+
+// firstTurn draws the number of a copy's first delivery.
+func firstTurn() int64 { return rand.Int64N(1<<turnBits-1<<32) + 1<<31 }
+
+// turns lists the numbers of a message's deliveries, this one last; nil where they are not known.
+func turns(h amqp.Table) (all []int) {
+	count, first := max(number(h, deliveryCount), number(h, acquiredCount)), number(h, headerTurn)
+	before, _ := h[headerTurns].([]any)
+	if count < 0 || count+int64(len(before)) > turnsMax || first < 0 || first > 1<<turnBits {
+		return nil
+	}
+	for _, turn := range before {
+		n, ok := turn.(int64)
+		if !ok || n < 0 || n > 1<<turnBits+turnsMax {
+			return nil
+		}
+		all = append(all, int(n))
+	}
+	for i := range count + 1 {
+		all = append(all, int(first+i))
+	}
+	return all
+}
+
+// carried are the numbers as a header.
+func carried(turns []int) []any {
+	list := make([]any, len(turns))
+	for i, turn := range turns {
+		list[i] = int64(turn)
+	}
+	return list
+}
