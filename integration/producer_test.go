@@ -19,6 +19,9 @@ type producer struct {
 	tb   testing.TB
 	conn *amqp.Connection
 	ch   *amqp.Channel
+	// returned are the messages that no queue takes; sending is held while one is sent, so that they belong to it.
+	returned chan amqp.Return
+	sending  sync.Mutex
 
 	mu      sync.Mutex
 	results map[string][]queue.Result // by task id, as they came
@@ -55,6 +58,7 @@ func (p *producer) connect(url string) {
 	p.ch, err = p.conn.Channel()
 	must(err)
 	must(p.ch.Confirm(false))
+	p.returned = p.ch.NotifyReturn(make(chan amqp.Return, 100))
 	must(p.ch.ExchangeDeclare("mayfly.results", "topic", true, false, false, false, nil))
 	_, err = p.ch.QueueDeclare("test.results", true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
 	must(err)
@@ -85,7 +89,7 @@ func (p *producer) arrived(d amqp.Delivery) {
 	d.Ack(false)
 }
 
-// publish sends a task document, confirmed.
+// publish sends a task document, confirmed. A host that is starting may not have made its queues yet: then it is sent again.
 func (p *producer) publish(key, body string) { p.publishWith(key, amqp.Publishing{Body: []byte(body)}) }
 
 // publishID sends a task with a message id.
@@ -96,15 +100,27 @@ func (p *producer) publishID(key, id string, body []byte) {
 
 func (p *producer) publishWith(key string, m amqp.Publishing) {
 	p.tb.Helper()
+	p.sending.Lock()
+	defer p.sending.Unlock()
 	m.DeliveryMode = amqp.Persistent
 	ctx, cancel := context.WithTimeout(context.Background(), patienceLimit)
 	defer cancel()
-	c, err := p.ch.PublishWithDeferredConfirmWithContext(ctx, "mayfly.tasks", key, true, false, m)
-	if err != nil {
-		p.tb.Fatal(err)
-	}
-	if ok, err := c.WaitContext(ctx); err != nil || !ok {
-		p.tb.Fatalf("not confirmed: %v", err)
+	for ; ; time.Sleep(20 * time.Millisecond) {
+		c, err := p.ch.PublishWithDeferredConfirmWithContext(ctx, "mayfly.tasks", key, true, false, m)
+		if err != nil {
+			p.tb.Fatal(err)
+		}
+		if ok, err := c.WaitContext(ctx); err != nil || !ok {
+			p.tb.Fatalf("not confirmed: %v", err)
+		}
+		select { // what no queue takes comes back before it is confirmed
+		case r := <-p.returned:
+			if ctx.Err() != nil {
+				p.tb.Fatalf("no queue takes a task for %s: %s", key, r.ReplyText)
+			}
+		default:
+			return
+		}
 	}
 }
 
