@@ -366,3 +366,38 @@ func (f *talkative) list() []queue.Question {
 	defer f.mu.Unlock()
 	return f.asked
 }
+
+// speechless is a fleet that cannot be told anything until it is open.
+type speechless struct {
+	talkative
+	open chan struct{}
+}
+
+func (f *speechless) Ask(ctx context.Context, q queue.Question, host string) error {
+	select {
+	case <-f.open:
+		return f.talkative.Ask(ctx, q, host)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestAskedLate has a message come back while nobody can be asked, as when of two connections one is back before the other: nobody is silent who was not asked.
+func TestAskedLate(t *testing.T) {
+	simulate(t, func(*Config) {}, func(h *host) {
+		f := &speechless{open: make(chan struct{})}
+		h.Fleet = f
+		h.Joined()
+		h.Greeted(queue.Hello{Host: "o", Pools: []string{"default"}, Back: true})
+		h.source.deliveries <- newDelivery(queue.Message{Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
+		time.Sleep(2*adoptTime + time.Second)
+		close(f.open)
+		time.Sleep(adoptTime - time.Millisecond)
+		h.started("t", -1)
+		if list := f.list(); len(list) != 1 || list[0].TaskID != "t" || list[0].Purpose != queue.ToAdopt {
+			t.Errorf("asked: %+v", list)
+		}
+		time.Sleep(time.Second)
+		h.started("t", int(3*adoptTime/time.Second)+1)
+	})
+}

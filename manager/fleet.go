@@ -27,7 +27,8 @@ const (
 	sampleTime = 80 * time.Millisecond
 	// collectTime is how long further offers are waited for after the first.
 	collectTime = 20 * time.Millisecond
-	// askLimit bounds the publishing of a question or an answer: by then it is put again, or of no use.
+	// askLimit bounds the publishing of a question or an answer: by then it is put again, or of no use. Where a task may be begun twice for that it was not said, the
+	// limit is adoptTime.
 	askLimit = 5 * time.Second
 	// runTime, spareTime and shareTime are how long a question stays open which nobody could answer at once: about what never can run here,
 	// before it waits in the broker; about what has failed here, before it is tried here again; and about what waits for room here. The last one
@@ -91,7 +92,11 @@ type inquiry struct {
 	// open is how long the others are to keep it where none can answer at once, and until is the end of that once they do.
 	open  time.Duration
 	until time.Time
+	// timer ends the wait for offers, of that length, which begins when the question was put: nobody is silent who was not asked. Until then (putAt is zero) it puts
+	// the question again.
 	timer *time.Timer
+	wait  time.Duration
+	putAt time.Time
 }
 
 // hold has the entry wait for the answer to a question before anything else is done with it. The lock is held.
@@ -155,9 +160,29 @@ func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *
 	}
 	e.inquiry = q
 	m.others.inquiries[q.question.ID] = q
-	q.timer = time.AfterFunc(wait, func() { m.step(q) })
-	m.put(q.question, "")
+	q.timer = time.AfterFunc(askLimit, func() { m.step(q) })
+	m.pose(q, wait)
 	return q
+}
+
+// pose puts a question, and waits so long for offers once it was put. The lock is held.
+func (m *Manager) pose(q *inquiry, wait time.Duration) {
+	q.wait, q.putAt = wait, time.Time{}
+	q.timer.Reset(askLimit)
+	m.put(q.question, "")
+}
+
+// wasPut begins the wait for offers.
+func (m *Manager) wasPut(question *queue.Question) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.others.inquiries[question.ID]
+	if q == nil || !q.putAt.IsZero() || q.question.Part != question.Part || q.question.Owner != question.Owner {
+		return // it is over, or goes to others by now
+	}
+	if q.putAt = time.Now(); len(q.offers) == 0 {
+		q.timer.Reset(q.wait)
+	}
 }
 
 func (m *Manager) adoptTime() time.Duration {
@@ -169,11 +194,14 @@ func (m *Manager) adoptTime() time.Duration {
 
 // put publishes a question, to one host or to all. The lock is held.
 func (m *Manager) put(q queue.Question, host string) {
-	m.tell("other hosts not asked", q.TaskID, func(ctx context.Context) error {
+	m.tell("other hosts not asked", q.TaskID, askLimit, func(ctx context.Context) error {
 		err := m.Fleet.Ask(ctx, q, host)
-		if errors.Is(err, queue.ErrNoHost) { // nobody owns it
+		switch {
+		case errors.Is(err, queue.ErrNoHost): // nobody owns it
 			m.hurry(q.ID)
 			return nil
+		case host == "" && ctx.Err() == nil: // else the queue is out of reach
+			m.wasPut(&q)
 		}
 		return err
 	})
@@ -184,18 +212,18 @@ func (m *Manager) hurry(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if q := m.others.inquiries[id]; q != nil && q.question.Owner {
+		q.putAt, q.wait = time.Now(), 0
 		q.timer.Reset(0)
 	}
 }
 
-// tell says something to other hosts in the background. What is not said within a time is of no use any more, or is said again when the queue is
-// back. The lock is held.
-func (m *Manager) tell(otherwise, taskID string, say func(context.Context) error) {
+// tell says something to other hosts in the background. What is not said within the limit is of no use any more, or is said again. The lock is held.
+func (m *Manager) tell(otherwise, taskID string, limit time.Duration, say func(context.Context) error) {
 	if m.state != serving {
 		return
 	}
 	m.group.Go(func() {
-		ctx, cancel := context.WithTimeout(m.settling, askLimit)
+		ctx, cancel := context.WithTimeout(m.settling, limit)
 		defer cancel()
 		if err := say(ctx); err != nil && ctx.Err() == nil {
 			m.Log.Warn(otherwise, logkey.Task, taskID, logkey.Err, err)
@@ -213,21 +241,21 @@ func (m *Manager) step(q *inquiry) {
 	switch {
 	case q.question.Purpose == queue.ToSettle:
 		q.open = min(2*q.open, shareMax)
-		m.put(q.question, "")
-		q.timer.Reset(q.open)
+		m.pose(q, q.open)
 	case len(q.offers) > 0:
 		m.decide(q)
+	case q.putAt.IsZero():
+		m.pose(q, q.wait)
+	case time.Since(q.putAt) < q.wait: // it was put while the time ran out
+		q.timer.Reset(q.wait - time.Since(q.putAt))
 	case q.question.Owner: // it has none, or one that does not answer
 		q.question.Owner = false
-		m.put(q.question, "")
-		q.timer.Reset(m.adoptTime())
+		m.pose(q, m.adoptTime())
 	case q.until.IsZero() && m.widen(q): // those few could not; others may
-		m.put(q.question, "")
-		q.timer.Reset(m.patience(&q.question))
+		m.pose(q, m.patience(&q.question))
 	case q.open > 0 && q.until.IsZero() && (q.question.Purpose != queue.ToRun || m.parkedCount() < parkedHeld):
 		q.question.Open, q.question.Surely, q.until = q.open, false, time.Now().Add(q.open)
-		m.put(q.question, "")
-		q.timer.Reset(q.open)
+		m.pose(q, q.open)
 		if e := q.entry; q.question.Purpose == queue.ToRun && e != nil {
 			e.reason = m.heldReason(e)
 			m.announceParked(e)

@@ -23,7 +23,7 @@ func (m *Manager) greet() {
 	if m.Fleet == nil || !m.others.here || !m.others.reached {
 		return
 	}
-	m.tell("other hosts not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{}, "") })
+	m.tell("other hosts not greeted", "", adoptTime, func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{}, "") })
 	for _, q := range m.others.inquiries {
 		m.put(q.question, "")
 	}
@@ -52,7 +52,7 @@ func (m *Manager) Greeted(h queue.Hello) {
 	// It wants to know who is there. Of a large fleet, a few are enough for it to know that it is not alone.
 	if n := len(m.others.known); !h.Back && (n <= greetedBy || rand.IntN(n) < greetedBy) {
 		back := queue.Hello{Back: true, Hosts: m.tellable(h.Pools)}
-		m.tell("another host not greeted", "", func(ctx context.Context) error { return m.Fleet.Hello(ctx, back, h.Host) })
+		m.tell("another host not greeted", "", adoptTime, func(ctx context.Context) error { return m.Fleet.Hello(ctx, back, h.Host) })
 	}
 	if h.Back {
 		return
@@ -80,7 +80,9 @@ func (m *Manager) meet(host string, pools ...string) {
 	if len(m.others.known) == 0 {
 		for _, q := range m.others.inquiries {
 			if q.question.Purpose == queue.ToAdopt && len(q.offers) == 0 {
-				q.timer.Reset(adoptTime)
+				if q.wait = adoptTime; !q.putAt.IsZero() {
+					q.timer.Reset(adoptTime)
+				}
 			}
 		}
 	}

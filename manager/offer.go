@@ -127,7 +127,11 @@ func (m *Manager) answer(k *kept) bool {
 // offer answers. The lock is held.
 func (m *Manager) offer(q *queue.Question, o queue.Offer) {
 	question := *q // it may be forgotten meanwhile
-	m.tell("another host not answered", q.TaskID, func(ctx context.Context) error { return m.Fleet.Answer(ctx, question, o) })
+	limit := askLimit
+	if q.Purpose == queue.ToAdopt {
+		limit = adoptTime
+	}
+	m.tell("another host not answered", q.TaskID, limit, func(ctx context.Context) error { return m.Fleet.Answer(ctx, question, o) })
 }
 
 // hasBegun reports whether a worker of the message was begun here, or has ended. Its delivery is lost, though we may not have heard of that
