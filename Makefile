@@ -80,7 +80,7 @@ setup-peers: setup
 	GO='$(firstword $(GO))' integration/setup-peers.sh
 
 # All ways in one run on one machine: ratios hold where times do not. Have nothing else run beside it. What benchstat reads is kept in BENCH, and the same with
-# machine and versions in BENCH_JSON.
+# machine and versions in BENCH_JSON. MAYFLY_BENCH_WORKERS, MAYFLY_BENCH_WAITING and MAYFLY_BENCH_SOAK are how many workers run at once, how many tasks wait, and how many one manager runs.
 BENCH ?= build/bench.txt
 BENCH_JSON ?= $(basename $(BENCH)).json
 bench: SHELL := /bin/bash
@@ -88,6 +88,7 @@ bench: .SHELLFLAGS := -o pipefail -c
 bench: setup-peers
 	mkdir -p $(dir $(BENCH))
 	{ $(GO) test -run '^$$' -bench 'Throughput|Footprint|Peers' -benchtime 3x -timeout 2h ./integration && \
+	$(GO) test -run '^$$' -bench 'Workers|Waiting|Soak' -benchtime 1x -timeout 2h ./integration && \
 	$(GO) test -run '^$$' -bench Latency -benchtime 500x -timeout 1h ./integration && \
 	$(GO) test -run '^$$' -bench Spawn -benchtime 4000x -timeout 1h ./worker/keeper && \
 	$(GO) test -run '^$$' -bench Container -benchtime 60x -timeout 1h ./isolation/container; } 2>&1 | tee $(BENCH)
