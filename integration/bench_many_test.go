@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,7 +61,12 @@ func BenchmarkSoak(b *testing.B) {
 
 // BenchmarkWorkers has many workers run at once: how fast they come, what they hold, what one more task feels of them, how fast they go.
 func BenchmarkWorkers(b *testing.B) {
-	for _, workers := range []int{500, envNumber(b, "MAYFLY_BENCH_WORKERS", 2000)} {
+	const files = 18 // of the keeper's, for each worker, where there are six control groups for each
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	for _, workers := range []int{500, min(envNumber(b, "MAYFLY_BENCH_WORKERS", 2000), int(limit.Max/files))} {
 		b.Run(fmt.Sprint(workers), func(b *testing.B) { atOnce(b, workers) })
 	}
 }

@@ -69,6 +69,10 @@ func TestConfined(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(rest.Slack), 0, 0, 0) }()
+	var files unix.Rlimit // not what the keeper has
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(b.dir, "secret"), []byte("secret"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +97,7 @@ func TestConfined(t *testing.T) {
 		"core":             {"ulimit -c; ulimit -n", "0\n1024\n"},
 		"shared memory":    {"ipcs -m | grep -c ^0x", "0\n"},
 		"timers":           {"cat /proc/self/timerslack_ns", "50000\n"},
+		"most files":       {"ulimit -Hn", fmt.Sprintln(files.Max)},
 	} {
 		id := strings.ReplaceAll(name, " ", "-")
 		e, out := b.shell(id, c.script)

@@ -127,6 +127,7 @@ func open(args []string) (*server, net.Listener, error) {
 	if s.spawner, err = process.NewSpawner(spawners, policy); err != nil {
 		return nil, nil, err
 	}
+	raiseFiles() // the spawner knows what the limit of programs is
 	for _, m := range s.spawner.Missing() {
 		s.log.Warn("doing without a part of the sandbox", "part", m.Part, logkey.Err, m.Err)
 	}
