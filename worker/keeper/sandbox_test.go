@@ -69,6 +69,7 @@ func TestConfined(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(rest.Slack), 0, 0, 0) }()
+	seen := fmt.Sprint("mayfly-private-", os.Getpid()) // nobody else has such a file
 	var files unix.Rlimit // not what the keeper has
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func TestConfined(t *testing.T) {
 		"capabilities":     {"grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -s '\\t 0' ' ' | cut -d: -f2 | tr -d ' \\n'", "1"},
 		"seccomp":          {"grep ^Seccomp: /proc/self/status", "Seccomp:\t2\n"},
 		"starts in":        {"test $(pwd) = $OWN/scratch && touch here && ls $OWN/scratch", "here\n"},
-		"own temporary":    {"ls -A /tmp /var/tmp /dev/shm; touch /tmp/a /var/tmp/b /dev/shm/c && echo writes", "/dev/shm:\n\n/tmp:\n%s\n/var/tmp:\nwrites\n"},
+		"own temporary":    {"ls -A /tmp /var/tmp /dev/shm; touch /tmp/" + seen + " /var/tmp/b /dev/shm/c && echo writes", "/dev/shm:\n\n/tmp:\n%s\n/var/tmp:\nwrites\n"},
 		"state hidden":     {"ls -A $DIR; cat $DIR/secret 2>&1 | sed 's/.*: //'", "own-state-hidden\nNo such file or directory\n"},
 		"system read-only": {"touch /usr/x /etc/x /root/x /x 2>&1 | wc -l", "4\n"},
 		"devices":          {"ls /dev | tr '\\n' ' '", "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero "},
@@ -121,7 +122,7 @@ func TestConfined(t *testing.T) {
 			t.Errorf("%s: %q, want %q (%+v)", name, out, c.want, e)
 		}
 	}
-	if _, err := os.Stat("/tmp/a"); err == nil {
+	if _, err := os.Stat("/tmp/" + seen); err == nil {
 		t.Error("a private file is seen by all")
 	}
 }
