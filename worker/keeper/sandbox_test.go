@@ -70,7 +70,7 @@ func TestConfined(t *testing.T) {
 	}
 	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(rest.Slack), 0, 0, 0) }()
 	seen := fmt.Sprint("mayfly-private-", os.Getpid()) // nobody else has such a file
-	var files unix.Rlimit // not what the keeper has
+	var files unix.Rlimit                              // not what the keeper has
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
 	}
