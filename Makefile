@@ -60,7 +60,7 @@ build-test-gpu:
 	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/test-gpu/realgpu.test ./integration/realgpu
 	cp integration/realgpu/run.sh build/test-gpu/run.sh
 
-# A fleet of six hosts and all that can happen to it, for about half an hour, and one at a cluster of brokers; CHAOS is the number of tasks, CLUSTER=1 gives them a cluster of brokers,
+# A fleet of six hosts and all that can happen to it, for an hour or so, and one at a cluster of brokers; CHAOS is the number of tasks, CLUSTER=1 gives them a cluster of brokers,
 # MAYFLY_TEST_SEED is what happens.
 CHAOS ?= 10000
 CLUSTER ?= 0

@@ -104,7 +104,7 @@ func bareLoop(b *testing.B, url string) time.Duration {
 
 // fill publishes a batch of tasks, confirmed.
 func fill(b *testing.B, ch *amqp.Channel, exchange, key string) {
-	publishAll(b, ch, exchange, key, batch, trueTask("t"))
+	publishAll(b, ch, exchange, key, batch, trueTasks("t"))
 }
 
 // publishAll publishes so many messages, each made by a function, confirmed.
@@ -152,23 +152,29 @@ func (p *producer) batchTakes() time.Duration {
 	return time.Since(begin) * batch / time.Duration(last-first)
 }
 
-// trueTask makes tasks that do nothing.
-func trueTask(prefix string) func(i int) amqp.Publishing {
-	return func(i int) amqp.Publishing {
-		return amqp.Publishing{Body: fmt.Appendf(nil, `{"id": "%s%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, prefix, i)}
+// trueTask is a task that does nothing; trueTasks are many, and trueLines as many as lines.
+func trueTask(id string) string {
+	return fmt.Sprintf(`{"id": %q, "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, id)
+}
+
+func trueTasks(prefix string) func(i int) amqp.Publishing {
+	return func(i int) amqp.Publishing { return amqp.Publishing{Body: []byte(trueTask(fmt.Sprint(prefix, i)))} }
+}
+
+func trueLines(count int) string {
+	var lines strings.Builder
+	for i := range count {
+		fmt.Fprintln(&lines, trueTask(fmt.Sprint("t", i)))
 	}
+	return lines.String()
 }
 
 // embedded has a manager work through a batch from its own queue.
 func embedded(b *testing.B) time.Duration {
 	h := newHost(b, "MAYFLY_CPUS=2", "MAYFLY_LOG_LEVEL=warn")
 	h.start()
-	var lines strings.Builder
-	for i := range batch {
-		fmt.Fprintf(&lines, `{"id": "t%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`+"\n", i)
-	}
-	begin := time.Now()
-	if out, errs, code := h.mayfly(lines.String(), "submit", "--lines", "-", "--wait"); code != 0 {
+	lines, begin := trueLines(batch), time.Now()
+	if out, errs, code := h.mayfly(lines, "submit", "--lines", "-", "--wait"); code != 0 {
 		b.Fatalf("%d: %s %s", code, tail(out, 500), tail(errs, 500))
 	}
 	took := time.Since(begin)

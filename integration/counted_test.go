@@ -33,7 +33,7 @@ func TestCounted(t *testing.T) {
 	run := func(prefix string) {
 		t.Helper()
 		for i := range tasks {
-			p.publish("default", fmt.Sprintf(`{"id": "%s%d", "command": ["/bin/true"], "resources": {"cpu": 0.5, "memory": "16MiB"}}`, prefix, i))
+			p.publish("default", trueTask(fmt.Sprint(prefix, i)))
 		}
 		for i := range tasks {
 			p.wait(fmt.Sprint(prefix, i))

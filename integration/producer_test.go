@@ -103,24 +103,30 @@ func (p *producer) publishWith(key string, m amqp.Publishing) {
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	m.DeliveryMode = amqp.Persistent
-	ctx, cancel := context.WithTimeout(context.Background(), patienceLimit)
-	defer cancel()
-	for ; ; time.Sleep(20 * time.Millisecond) {
-		c, err := p.ch.PublishWithDeferredConfirmWithContext(ctx, "mayfly.tasks", key, true, false, m)
-		if err != nil {
-			p.tb.Fatal(err)
-		}
-		if ok, err := c.WaitContext(ctx); err != nil || !ok {
-			p.tb.Fatalf("not confirmed: %v", err)
-		}
+	for limit := time.Now().Add(patienceLimit); ; time.Sleep(20 * time.Millisecond) { // nobody tells a producer of a queue
+		p.confirmed(key, m)
 		select { // what no queue takes comes back before it is confirmed
 		case r := <-p.returned:
-			if ctx.Err() != nil {
+			if time.Now().After(limit) {
 				p.tb.Fatalf("no queue takes a task for %s: %s", key, r.ReplyText)
 			}
 		default:
 			return
 		}
+	}
+}
+
+// confirmed publishes a message once and returns when the broker has confirmed it.
+func (p *producer) confirmed(key string, m amqp.Publishing) {
+	p.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patienceLimit)
+	defer cancel()
+	c, err := p.ch.PublishWithDeferredConfirmWithContext(ctx, "mayfly.tasks", key, true, false, m)
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	if ok, err := c.WaitContext(ctx); err != nil || !ok {
+		p.tb.Fatalf("not confirmed: %v", err)
 	}
 }
 

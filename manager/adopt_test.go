@@ -1,10 +1,6 @@
 package manager
 
 import (
-	"context"
-	"fmt"
-	"maps"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,44 +158,6 @@ func TestDoubtfulCopy(t *testing.T) {
 	}
 }
 
-// TestOwnerComesLate has a message wait for room after nobody has said that its task runs there: a host that comes then is asked, and has it handed.
-func TestOwnerComesLate(t *testing.T) {
-	simulate(t, func(c *Config) { c.Capacity.MilliCPU = 1000 }, func(h *host) {
-		f := &talkative{}
-		h.Fleet = f
-		h.Joined()
-		h.Greeted(queue.Hello{Host: "o", Pools: []string{"default"}, Back: true})
-		h.takes["busy"] = time.Hour
-		h.source.deliveries <- newDelivery(queue.Message{MessageID: "busy", Body: []byte(`{"id": "busy", "command": ["x"]}`)})
-		synctest.Wait()
-		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
-		h.source.deliveries <- d
-		time.Sleep(adoptTime + 5*time.Second)
-		before := len(f.list())
-		h.Greeted(queue.Hello{Host: "o", Pools: []string{"default"}})
-		synctest.Wait()
-		var again queue.Question
-		for _, q := range f.list()[before:] {
-			if q.Purpose == queue.ToAdopt && q.TaskID == "t" {
-				again = q
-			}
-		}
-		if again.ID == "" {
-			t.Fatalf("who comes is not asked: %+v", f.list())
-		}
-		h.Offered(queue.Offer{Question: again.ID, Host: "o", Has: true})
-		time.Sleep(time.Second)
-		select {
-		case v := <-d.verdicts:
-			if v.Action != queue.Forward || v.Host != "o" || !v.Doubtful {
-				t.Errorf("verdict: %+v", v)
-			}
-		default:
-			t.Error("it is not handed over")
-		}
-	})
-}
-
 // TestInVain has an attempt end whose message another host has settled: it is given up once that is known, and not before.
 func TestInVain(t *testing.T) {
 	simulate(t, nil, func(h *host) {
@@ -274,48 +232,6 @@ func TestLossHeardLate(t *testing.T) {
 	}
 }
 
-// TestKnownFromBefore has a manager that was just started wait for a host that the one before knew, though it has not heard of it; when that does not
-// answer, it is forgotten.
-func TestKnownFromBefore(t *testing.T) {
-	simulate(t, func(c *Config) { c.KnownHosts = map[string][]string{"o1": {"default"}} }, func(h *host) {
-		var kept []map[string][]string
-		h.KeepHosts = func(now map[string][]string) { kept = append(kept, maps.Clone(now)) }
-		h.Fleet = mute{}
-		h.Joined()
-		send := func(id string) {
-			d := newDelivery(queue.Message{Body: fmt.Appendf(nil, `{"id": %q, "command": ["x"]}`, id), Redelivered: true, Turns: []int{0, 1}})
-			h.source.deliveries <- d
-			synctest.Wait()
-		}
-		send("a")
-		time.Sleep(adoptTime - time.Second)
-		h.started("a", -1)
-		time.Sleep(2 * time.Second)
-		h.started("a", int(adoptTime/time.Second))
-		if len(kept) != 1 || len(kept[0]) != 0 {
-			t.Errorf("kept: %v", kept)
-		}
-		send("b") // alone now
-		time.Sleep(loneTime + time.Second)
-		h.started("b", int((adoptTime+time.Second+loneTime)/time.Second))
-		h.Greeted(queue.Hello{Host: "o2", Pools: []string{"default"}})
-		if len(kept) != 2 || len(kept[1]) != 1 {
-			t.Errorf("kept: %v", kept)
-		}
-	})
-}
-
-// mute is a fleet of which nobody answers.
-type mute struct{}
-
-func (mute) Ask(context.Context, queue.Question, string) error { return nil }
-
-func (mute) Own([16]byte, bool) {}
-
-func (mute) Answer(context.Context, queue.Question, queue.Offer) error { return nil }
-
-func (mute) Hello(context.Context, queue.Hello, string) error { return nil }
-
 // TestTwin has the message of a running task come again before its delivery is known to be lost. Nobody else is offered it, and it joins its worker.
 func TestTwin(t *testing.T) {
 	simulate(t, nil, func(h *host) {
@@ -344,60 +260,5 @@ func TestTwin(t *testing.T) {
 		if len(h.starts) != 1 {
 			t.Errorf("started: %v", h.starts)
 		}
-	})
-}
-
-// talkative notes what others are asked.
-type talkative struct {
-	mute
-	mu    sync.Mutex
-	asked []queue.Question
-}
-
-func (f *talkative) Ask(_ context.Context, q queue.Question, _ string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asked = append(f.asked, q)
-	return nil
-}
-
-func (f *talkative) list() []queue.Question {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.asked
-}
-
-// speechless is a fleet that cannot be told anything until it is open.
-type speechless struct {
-	talkative
-	open chan struct{}
-}
-
-func (f *speechless) Ask(ctx context.Context, q queue.Question, host string) error {
-	select {
-	case <-f.open:
-		return f.talkative.Ask(ctx, q, host)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// TestAskedLate has a message come back while nobody can be asked, as when of two connections one is back before the other: nobody is silent who was not asked.
-func TestAskedLate(t *testing.T) {
-	simulate(t, func(*Config) {}, func(h *host) {
-		f := &speechless{open: make(chan struct{})}
-		h.Fleet = f
-		h.Joined()
-		h.Greeted(queue.Hello{Host: "o", Pools: []string{"default"}, Back: true})
-		h.source.deliveries <- newDelivery(queue.Message{Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
-		time.Sleep(2*adoptTime + time.Second)
-		close(f.open)
-		time.Sleep(adoptTime - time.Millisecond)
-		h.started("t", -1)
-		if list := f.list(); len(list) != 1 || list[0].TaskID != "t" || list[0].Purpose != queue.ToAdopt {
-			t.Errorf("asked: %+v", list)
-		}
-		time.Sleep(time.Second)
-		h.started("t", int(3*adoptTime/time.Second)+1)
 	})
 }

@@ -200,7 +200,7 @@ func (m *Manager) put(q queue.Question, host string) {
 		case errors.Is(err, queue.ErrNoHost): // nobody owns it
 			m.hurry(q.ID)
 			return nil
-		case host == "" && ctx.Err() == nil: // else the queue is out of reach
+		case host == "" && ctx.Err() == nil: // else the queue is out of reach; any other error is final
 			m.wasPut(&q)
 		}
 		return err
@@ -239,15 +239,15 @@ func (m *Manager) step(q *inquiry) {
 		return
 	}
 	switch {
-	case q.question.Purpose == queue.ToSettle:
-		q.open = min(2*q.open, shareMax)
-		m.pose(q, q.open)
 	case len(q.offers) > 0:
 		m.decide(q)
 	case q.putAt.IsZero():
 		m.pose(q, q.wait)
 	case time.Since(q.putAt) < q.wait: // it was put while the time ran out
 		q.timer.Reset(q.wait - time.Since(q.putAt))
+	case q.question.Purpose == queue.ToSettle:
+		q.open = min(2*q.open, shareMax)
+		m.pose(q, q.open)
 	case q.question.Owner: // it has none, or one that does not answer
 		q.question.Owner = false
 		m.pose(q, m.adoptTime())

@@ -45,7 +45,7 @@ type Message struct {
 	// Redelivered reports that the message may have been delivered before, and begun.
 	Redelivered bool
 	// Turns are the numbers of the deliveries that there were of the message, and last that of this one. No other delivery has the same number, also
-	// none of another copy of the message. It is empty where the queue does not know.
+	// none of a copy that a host has made of the message. It is empty where the queue does not know.
 	Turns []int
 	// HandedBy is the host that has forwarded the message to this one, or empty.
 	HandedBy string

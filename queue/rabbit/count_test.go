@@ -17,29 +17,9 @@ func TestDeliveryCountOfBroker(t *testing.T) {
 	onAll(t, func(t *testing.T, b *broker.Broker, url string) {
 		cl, _ := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
 		publish(t, cl, task(1))
-		consume := func() (*amqp.Channel, <-chan amqp.Delivery) {
-			ch := channel(t, url)
-			if err := ch.Qos(1, 0, false); err != nil {
-				t.Fatal(err)
-			}
-			in, err := ch.Consume(poolQueue("p", queue.Normal), "", false, false, false, false, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return ch, in
-		}
-		next := func(in <-chan amqp.Delivery) amqp.Delivery {
-			select {
-			case d := <-in:
-				return d
-			case <-time.After(patience):
-				t.Fatal("no delivery")
-				return amqp.Delivery{}
-			}
-		}
-		ch, in := consume()
+		ch, in := consumeOne(t, url)
 		for range 3 {
-			if err := next(in).Nack(false, true); err != nil {
+			if err := next(t, in).Nack(false, true); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -47,12 +27,12 @@ func TestDeliveryCountOfBroker(t *testing.T) {
 		if b.Version == broker.V43 {
 			want = 0
 		}
-		if got := number(next(in).Headers, deliveryCount); got != want {
+		if got := number(next(t, in).Headers, deliveryCount); got != want {
 			t.Errorf("after three returns the count is %d, want %d", got, want)
 		}
 		_ = ch.Close()
-		_, in = consume()
-		if got := number(next(in).Headers, deliveryCount); got != want+1 {
+		_, in = consumeOne(t, url)
+		if got := number(next(t, in).Headers, deliveryCount); got != want+1 {
 			t.Errorf("after a lost channel the count is %d, want %d", got, want+1)
 		}
 	})
@@ -89,8 +69,8 @@ func TestManyReturns(t *testing.T) {
 	})
 }
 
-// takeAway has the one message of the pool delivered to somebody who is gone then, and may have begun it.
-func takeAway(t *testing.T, url string) {
+// consumeOne opens a channel on which messages of the pool come one at a time.
+func consumeOne(t *testing.T, url string) (*amqp.Channel, <-chan amqp.Delivery) {
 	t.Helper()
 	ch := channel(t, url)
 	if err := ch.Qos(1, 0, false); err != nil {
@@ -100,11 +80,14 @@ func takeAway(t *testing.T, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-in:
-	case <-time.After(patience):
-		t.Fatal("no delivery")
-	}
+	return ch, in
+}
+
+// takeAway has the one message of the pool delivered to somebody who is gone then, and may have begun it.
+func takeAway(t *testing.T, url string) {
+	t.Helper()
+	ch, in := consumeOne(t, url)
+	next(t, in)
 	if err := ch.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,19 +6,18 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A message that comes again may have been begun by who had it before. Each host knows of which deliveries it has not; so deliveries have numbers. The broker counts those
-// of one message, from 0; each copy of it that hosts publish begins with a number that no other copy has, for it is the broker's message that is counted, and what is known
-// of one copy's deliveries must not be taken for another's.
+// A message that comes again may have been begun by who had it before. Each host knows of which deliveries it has begun nothing; so deliveries have numbers. The broker
+// counts those of each message, and to it every copy is another one: so a copy says with which number its own begin, lest they be taken for those of the copy before.
 
 const (
 	// turnsMax is how many deliveries a message carries on; one that was delivered more often says that it is not known who had it.
 	turnsMax = 64
-	// turnBits is the size of the numbers: so large that no two copies begin near each other, and exact in any JSON.
+	// turnBits is the size of the numbers: so large that two copies do not begin near each other, and exact in any JSON.
 	turnBits = 52
 )
 
 // firstTurn draws the number of a copy's first delivery.
-func firstTurn() int64 { return rand.Int64N(1<<turnBits-1<<32) + 1<<31 }
+func firstTurn() int64 { return rand.Int64N(1 << turnBits) }
 
 // turns lists the numbers of a message's deliveries, this one last; nil where they are not known.
 func turns(h amqp.Table) (all []int) {
