@@ -31,6 +31,8 @@ type Group struct {
 	join  map[string]*os.File
 	// peak is memory.peak of version 2, which can be set back for one who keeps it open (Linux 6.12); nil where it cannot.
 	peak *os.File
+	// once says that the group is not used again.
+	once bool
 	// pinned says that the program runs on some processors only.
 	pinned bool
 	// closed lists the devices that are closed to the group.
@@ -167,6 +169,12 @@ func (g *Group) Join() []*os.File {
 	return files
 }
 
+// Once closes the files by which programs are born into the group, and keeps it from being used again.
+func (g *Group) Once() {
+	g.once = true
+	g.close()
+}
+
 // Signal sends a signal to every member, those of groups below it included.
 func (g *Group) Signal(s syscall.Signal) {
 	for _, pid := range below(g.holder()) {
@@ -274,19 +282,28 @@ func (g *Group) resettable() bool {
 func (g *Group) Return() error {
 	g.root.mu.Lock()
 	defer g.root.mu.Unlock()
-	if len(g.root.unused) < spare && !g.killed && g.resettable() {
+	if len(g.root.unused) < spare && !g.killed && !g.once && g.resettable() {
 		g.root.unused = append(g.root.unused, g)
 		return nil
 	}
 	return g.remove()
 }
 
-// remove removes the group.
-func (g *Group) remove() error {
-	for _, f := range append(slices.Collect(maps.Values(g.join)), g.birth, g.peak) {
+// close closes what is held open for births.
+func (g *Group) close() {
+	for _, f := range append(slices.Collect(maps.Values(g.join)), g.birth) {
 		if f != nil {
 			f.Close()
 		}
+	}
+	g.birth, g.join = nil, nil
+}
+
+// remove removes the group.
+func (g *Group) remove() error {
+	g.close()
+	if g.peak != nil {
+		g.peak.Close()
 	}
 	var failures []error
 	for _, dir := range g.dirs {

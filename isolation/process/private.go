@@ -242,6 +242,14 @@ func (p *Private) Open(rel string) (*os.File, error) {
 	return isolation.OpenBeneath(int(p.root.Fd()), filepath.Join(p.dir, rel))
 }
 
+// begun closes the namespaces of a program that runs in them, where no other one is to enter them.
+func (p *Private) begun(once bool) {
+	if p != nil && (once || !p.sweepable) {
+		p.room.close()
+		p.room = nil
+	}
+}
+
 // Close lets go of it. Nothing of the program may be left.
 func (p *Private) Close() {
 	if p != nil && !p.spawner.keep(p) {

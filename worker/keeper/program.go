@@ -68,9 +68,11 @@ func (s *server) begin(spec *isolation.Spec) {
 }
 
 func (s *server) run(p *program, spec *isolation.Spec) {
+	s.births <- struct{}{}
 	// Before the fork: a quick program has ended before we hear that it began.
 	begun := time.Now()
 	pid, err := s.fork(p, spec)
+	<-s.births
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,8 +160,13 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 		return 0, err
 	}
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
-	return s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
-		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork})
+	once := p.place >= s.kept
+	pid, err = s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
+		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork, Once: once})
+	if err == nil && once && p.group != nil {
+		p.group.Once()
+	}
+	return pid, err
 }
 
 // discard undoes what was prepared for a program that did not start.

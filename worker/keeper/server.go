@@ -29,6 +29,8 @@ import (
 const (
 	// spawners is the number of threads that fork. Two keep two cores busy; a fork blocks its thread for half a millisecond.
 	spawners = 4
+	// births is how many programs are prepared at once, each of which takes more open files than once it runs. Some may wait for the disk.
+	births = 2 * spawners
 	// firstClient is how long a new keeper waits for the client that started it.
 	firstClient = 10 * time.Second
 	// acceptPause is the time between two tries to accept a client.
@@ -49,6 +51,8 @@ type server struct {
 	spawner *process.Spawner
 	pump    *pump
 	quiet   *rest.Rest
+	births  chan struct{} // a place for each program that is prepared
+	kept    int           // of how many places namespaces and groups are kept for the next program: of the first ones
 	done    chan struct{} // closed when the keeper is to end
 
 	mu       sync.Mutex
@@ -95,7 +99,7 @@ func open(args []string) (*server, net.Listener, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
-	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}),
+	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}), births: make(chan struct{}, births),
 		quiet: rest.New(restAfter, rest.Trim, nil), programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
 	var err error
 	if s.pump, err = newPump(); err != nil {
@@ -128,6 +132,7 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, err
 	}
 	raiseFiles() // the spawner knows what the limit of programs is
+	s.kept = keptPlaces()
 	for _, m := range s.spawner.Missing() {
 		s.log.Warn("doing without a part of the sandbox", "part", m.Part, logkey.Err, m.Err)
 	}
