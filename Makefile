@@ -112,6 +112,8 @@ TOOL := $(GO) tool -modfile=deploy/tools/go.mod
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 packages:
+	@for c in $$($(GO) env CC) objdump; do command -v $$c >/dev/null || \
+	{ echo "cannot make packages without $$c, by which they find GPUs and know their C library: apt-get install gcc libc6-dev" >&2; exit 1; }; done
 	rm -rf '$(DIST)/files' '$(DIST)'/mayfly[-_]* && mkdir -p '$(DIST)/files'
 	CGO_ENABLED=1 $(BUILD) -o '$(DIST)/files/mayfly' .
 	GO='$(GO)' TOOL='$(TOOL)' VERSION='$(VERSION)' DIST='$(DIST)' deploy/package.sh

@@ -46,6 +46,8 @@ func TestImage(t *testing.T) { //nolint:paralleltest // it builds the program
 		}
 	})
 
+	t.Run("compose", func(t *testing.T) { composeUp(t, engine) })
+
 	b := broker.Shared(t, broker.V43)
 	url := b.Vhost(t)
 	state, shared := sharedDir(t), t.TempDir()
@@ -54,9 +56,8 @@ func TestImage(t *testing.T) { //nolint:paralleltest // it builds the program
 	}
 	t.Cleanup(func() { _, _ = engine.Command("rm", "--force", "mayfly") })
 	run := commandsIn(t, "install.md", "lets only privileged containers write to theirs:")
-	var st unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
-		run = adapted(t, run, "--privileged --cgroupns private", strings.TrimSpace(commandsIn(t, "install.md", "in place of `--privileged --cgroupns private`:")))
+	if !unifiedGroups() {
+		run = adapted(t, run, "--privileged --cgroupns private", insteadOfPrivileged(t))
 	}
 	sh(t, elsewhere+adapted(t, run, "amqp://user:password@broker:5672/", url+" -e MAYFLY_STATE_DIR="+state+" -e MAYFLY_CONTAINER_NETWORK=host -e MAYFLY_HOST="+filepath.Base(state),
 		"/var/run/docker.sock:", strings.TrimPrefix(engine.Host, "unix://")+":", "/var/lib/mayfly:/var/lib/mayfly:", state+":"+state+":",
@@ -134,6 +135,18 @@ func TestImage(t *testing.T) { //nolint:paralleltest // it builds the program
 		t.Errorf("left: %s", left)
 	}
 	need.Exercised(t, "the image, built from sources and run as the manager beside RabbitMQ and Docker")
+}
+
+// unifiedGroups reports whether this host has control groups of version 2 alone.
+func unifiedGroups() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
+// insteadOfPrivileged is what else will do, where there are others, as arguments of docker run.
+func insteadOfPrivileged(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(commandsIn(t, "install.md", "in place of `--privileged --cgroupns private`:"))
 }
 
 // imageVersion is what the image is said to be.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 // listens to mayfly.results and to a reply queue.
 type producer struct {
 	tb   testing.TB
+	dial func(network, address string) (net.Conn, error) // nil is the usual one
 	conn *amqp.Connection
 	ch   *amqp.Channel
 	// returned are the messages that no queue takes; sending is held while one is sent, so that they belong to it.
@@ -32,7 +34,13 @@ type producer struct {
 // newProducer connects, and binds a durable queue to all results, which outlives a restart of the broker.
 func newProducer(tb testing.TB, url string) *producer {
 	tb.Helper()
-	p := &producer{tb: tb, results: map[string][]queue.Result{}, came: make(chan struct{})}
+	return newProducerBy(tb, url, nil)
+}
+
+// newProducerBy is newProducer for one who dials in a way of its own.
+func newProducerBy(tb testing.TB, url string, dial func(network, address string) (net.Conn, error)) *producer {
+	tb.Helper()
+	p := &producer{tb: tb, dial: dial, results: map[string][]queue.Result{}, came: make(chan struct{})}
 	p.connect(url)
 	tb.Cleanup(func() { p.conn.Close() })
 	return p
@@ -43,7 +51,7 @@ func (p *producer) connect(url string) {
 	p.tb.Helper()
 	var err error
 	for limit := time.Now().Add(patienceLimit); ; time.Sleep(50 * time.Millisecond) {
-		if p.conn, err = amqp.Dial(url); err == nil {
+		if p.conn, err = amqp.DialConfig(url, amqp.Config{Locale: "en_US", Dial: p.dial}); err == nil {
 			break
 		}
 		if time.Now().After(limit) {

@@ -3,7 +3,7 @@
 # examples in clients/ (Python, Node, Java, shell), RabbitMQ 3.10 (the
 # distribution's on Debian 12, elsewhere in a Debian tree) and two more Debian trees with newer RabbitMQ (4.0 from Debian 13,
 # 4.3 from testing), kept in the cache between runs; a machine emulator with a kernel and systemd for its guests; Docker's
-# engine and Compose; what makes packages and looks into them; promtool; Chromium, for the dashboard. It does only what is missing, prints what it does, and is silent when
+# engine and Compose; what makes packages and looks into them; Prometheus; Chromium, for the dashboard. It does only what is missing, prints what it does, and is silent when
 # there is nothing to do. No service is started.
 set -eu
 
@@ -16,7 +16,7 @@ die() { say "$*"; exit 1; }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 has_modules() { cmp -s "$node/package-lock.json" "$cache/node/package-lock.json"; }
-has_promtool() { command -v promtool >/dev/null || [ -x "$cache/promtool" ]; }
+has_prometheus() { for p in prometheus promtool; do command -v $p >/dev/null || [ -x "$cache/$p" ] || return 1; done; }
 has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null 2>&1; }
 
 missing=
@@ -40,7 +40,7 @@ trees=
 for tree in $all; do
 	has_tree "$tree" || trees="$trees $tree"
 done
-if [ -z "$missing$trees" ] && has_promtool && has_modules; then exit 0; fi
+if [ -z "$missing$trees" ] && has_prometheus && has_modules; then exit 0; fi
 
 # Both steps need root. The cache stays where the caller has it.
 if [ "$(id -u)" -ne 0 ]; then
@@ -82,17 +82,16 @@ if [ -n "$missing" ]; then
 	fi
 fi
 
-# Of the package that has it (19 MB), the one program is taken: installed, it would bring a service.
-if ! has_promtool; then
-	say "fetching promtool"
+# Of the package that has them (19 MB), the two programs are taken: installed, it would bring a service.
+if ! has_prometheus; then
+	say "fetching prometheus"
 	fetch() { (cd "$work" && apt-get download prometheus) >>"$work/log" 2>&1; }
 	if ! fetch && ! { apt-get update >>"$work/log" 2>&1 && fetch; }; then
 		tail -20 "$work/log" >&2
 		die "cannot fetch the package prometheus"
 	fi
-	dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$work/promtool"
-	chmod 755 "$work/promtool"
-	mv "$work/promtool" "$cache/promtool"
+	dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -xC "$work" ./usr/bin
+	mv "$work/usr/bin/promtool" "$work/usr/bin/prometheus" "$cache"
 fi
 
 # One module without dependencies (half a megabyte).

@@ -54,3 +54,10 @@ func (v Version) find(tb testing.TB) (root, server string) {
 	}
 	return root, "/" + serverGlob[:len(serverGlob)-len("rabbitmq_server-")] + filepath.Base(found[0])
 }
+
+// Root is the root folder of the system that holds the version.
+func (v Version) Root(tb testing.TB) string {
+	tb.Helper()
+	root, _ := v.find(tb)
+	return root
+}

@@ -3,7 +3,7 @@
 // # Theory of operation
 //
 // Nothing can be pulled where tests run, so images are made here, from a static busybox. The engines have no bridge, for two of them
-// would share one; containers have the host's network or none.
+// would share one; containers have the host's network or none. An engine with OwnNetwork is in a network of its own, which leads nowhere: there it has a bridge, and publishes ports.
 package docker
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,7 @@ type Engine struct {
 	dir  string
 	path string   // where it looks for commands, before all other places
 	args []string // of it, beside the usual ones
+	own  bool     // has a network of its own
 	cmd  *exec.Cmd
 }
 
@@ -50,6 +52,9 @@ func Path(dir string) Option { return func(e *Engine) { e.path = dir + ":" } }
 
 // Args gives the engine more arguments.
 func Args(args ...string) Option { return func(e *Engine) { e.args = append(e.args, args...) } }
+
+// OwnNetwork gives the engine a network of its own.
+func OwnNetwork() Option { return func(e *Engine) { e.own = true } }
 
 // startLimit is how long an engine may take to answer.
 const startLimit = 60 * time.Second
@@ -87,12 +92,17 @@ func (e *Engine) Up() {
 	for _, file := range []string{"/pid", "/exec/containerd/containerd.pid"} {
 		os.Remove(e.dir + file)
 	}
-	e.cmd = exec.Command("dockerd", "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec", "--pidfile", e.dir+"/pid", "-H", e.Host,
-		"--bridge=none", "--iptables=false", "--ip6tables=false")
+	e.cmd = exec.Command("dockerd", "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec", "--pidfile", e.dir+"/pid", "-H", e.Host)
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if e.own {
+		e.cmd = exec.Command("sh", append([]string{"-c", `ip link set lo up && exec "$@"`, "sh"}, e.cmd.Args...)...)
+		e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET}
+	} else {
+		e.cmd.Args = append(e.cmd.Args, "--bridge=none", "--iptables=false", "--ip6tables=false")
+	}
 	e.cmd.Args = append(e.cmd.Args, e.args...)
 	e.cmd.Env = append(os.Environ(), "PATH="+e.path+os.Getenv("PATH"))
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := e.cmd.Start(); err != nil {
 		e.tb.Fatalf("cannot start dockerd: %v", err)
 	}
@@ -111,6 +121,32 @@ func (e *Engine) Up() {
 func (e *Engine) Kill() {
 	_ = syscall.Kill(-e.cmd.Process.Pid, syscall.SIGKILL)
 	_ = e.cmd.Wait()
+}
+
+// Dial connects as a program does that is in the network of an engine with OwnNetwork.
+func (e *Engine) Dial(network, address string) (net.Conn, error) {
+	type dialled struct {
+		net.Conn
+		error
+	}
+	done := make(chan dialled)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", e.cmd.Process.Pid))
+		if err != nil {
+			done <- dialled{nil, err}
+			return
+		}
+		defer there.Close()
+		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- dialled{nil, fmt.Errorf("cannot enter the engine's network: %w", err)}
+			return
+		}
+		conn, err := net.DialTimeout(network, address, startLimit)
+		done <- dialled{conn, err}
+	}()
+	d := <-done
+	return d.Conn, d.error
 }
 
 // Containers lists all containers, by name.
