@@ -62,7 +62,7 @@ func (m *Manager) accept(d queue.Delivery) {
 // attemptOf makes the attempt that the message asks for.
 func (m *Manager) attemptOf(task queue.Task, msg queue.Message) worker.Attempt {
 	return worker.Attempt{Task: task, Number: nextAttempt(msg.History), Host: m.config.Host, Band: msg.Band,
-		QueuedAt: msg.QueuedAt, History: msg.History, Fingerprint: msg.Fingerprint(), Trace: worker.TraceOf(msg.Headers)}
+		QueuedAt: msg.QueuedAt, Undated: msg.Undated, History: msg.History, Fingerprint: msg.Fingerprint(), Trace: worker.TraceOf(msg.Headers)}
 }
 
 // nextAttempt is the number of the attempt that follows the history.
@@ -157,34 +157,37 @@ func (m *Manager) awaitLoss(twin, e *entry) {
 	})
 }
 
-// settledBefore reports whether this very message was settled already and only its acknowledgement got lost.
-func (m *Manager) settledBefore(a *worker.Attempt) bool {
-	for _, id := range []string{a.ID(), queue.AttemptID(a.Task.ID, 0)} {
-		if r, ok := m.History.Settled(id); ok && r.Fingerprint == a.Fingerprint && r.inDoubt(time.Now()) {
-			return true
+// settledBefore names the attempt as which this very message was settled already, so that only its acknowledgement got lost; or it returns nothing.
+func (m *Manager) settledBefore(attemptID, taskID string, fingerprint [16]byte, dated time.Time) (id string) {
+	for _, id := range []string{attemptID, queue.AttemptID(taskID, 0)} {
+		if r, ok := m.History.Settled(id); ok && r.of(fingerprint, dated) && r.inDoubt(time.Now()) {
+			return id
 		}
 	}
-	return false
+	return ""
 }
 
 // comesTwice reports whether the entry's message is that of an attempt which was settled here already: delivered again, or a second copy for a retry, which is
 // told from a producer's by the attempts that it carries.
 func (m *Manager) comesTwice(e *entry) bool {
-	return (e.delivery.Message().Redelivered || len(e.attempt.History) > 0) && (m.settledBefore(&e.attempt) || m.copySucceeded(&e.attempt))
+	a := &e.attempt
+	if !e.delivery.Message().Redelivered && len(a.History) == 0 {
+		return false
+	}
+	if e.before = m.settledBefore(a.ID(), a.Task.ID, a.Fingerprint, a.Dated()); e.before == "" {
+		if r, ok := m.copySucceeded(a.Task.ID, a.Fingerprint, a.Dated()); ok {
+			e.before = r.ID
+		}
+	}
+	return e.before != ""
 }
 
-// copySucceeded reports whether another copy of the attempt's message has succeeded here. There are two where a host died between the publishing of the copy for
-// the next try and its own note of that: the message itself comes back, too. When it was queued tells them from what a producer sends anew, and its success from
-// what somebody has put back from among the dead.
-func (m *Manager) copySucceeded(a *worker.Attempt) bool {
-	r, ok := m.success(a.Task.ID, a.Fingerprint)
-	return ok && r.Result.QueuedAt != nil && r.Result.QueuedAt.Equal(a.QueuedAt)
-}
-
-// success returns the record of a task's success here by a message with that fingerprint, as long as copies of the message may come.
-func (m *Manager) success(taskID string, fingerprint [16]byte) (Record, bool) {
+// copySucceeded returns the success here of another copy of the attempt's message, as long as copies of it may come. There are two where a host died between the publishing of
+// the copy for the next try and its own note of that: the message itself comes back, too. When it was queued tells them from what a producer sends anew; where nobody knows that,
+// they cannot be told.
+func (m *Manager) copySucceeded(taskID string, fingerprint [16]byte, dated time.Time) (Record, bool) {
 	r, ok := m.History.Get(taskID)
-	return r, ok && r.Result.State == queue.Succeeded && !r.Remote && r.Fingerprint == fingerprint && r.inDoubt(time.Now())
+	return r, ok && !dated.IsZero() && r.Result.QueuedAt != nil && r.Result.State == queue.Succeeded && !r.Remote && r.of(fingerprint, dated) && r.inDoubt(time.Now())
 }
 
 // alreadySettled gives up the message of an attempt that was settled. The lock is held.
@@ -206,9 +209,11 @@ func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, e
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := newEntry(a, d)
-	if msg.Redelivered && m.settledBefore(&a) {
-		m.close(e, queue.Verdict{Action: queue.Done})
-		return
+	if msg.Redelivered {
+		if e.before = m.settledBefore(a.ID(), task.ID, a.Fingerprint, a.Dated()); e.before != "" {
+			m.close(e, queue.Verdict{Action: queue.Done})
+			return
+		}
 	}
 	m.close(e, queue.Verdict{Action: queue.Bury, Reason: sentence, History: msg.History,
 		Result: unstarted(&task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, sentence, now)})

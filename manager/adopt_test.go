@@ -64,13 +64,15 @@ func TestAdopted(t *testing.T) {
 func TestHas(t *testing.T) {
 	t.Parallel()
 	b, f := newFleet(t)
-	d := newDelivery(message)
+	m := message
+	m.QueuedAt = time.Now()
+	d := newDelivery(m)
 	b.source.deliveries <- d
 	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
-	m := d.Message()
+	m = d.Message()
 	fingerprint := m.Fingerprint()
 	put := func(id string, purpose queue.Purpose, fingerprint [16]byte) {
-		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: "t", AttemptID: "t.1", Fingerprint: fingerprint[:]})
+		b.Asked(queue.Question{ID: id, From: "o", Pool: "default", Purpose: purpose, TaskID: "t", AttemptID: "t.1", Fingerprint: fingerprint[:], QueuedAt: m.QueuedAt})
 	}
 	ask := func(id string, fingerprint [16]byte) { put(id, queue.ToAdopt, fingerprint) }
 	ask("other", [16]byte{1})
@@ -87,7 +89,7 @@ func TestHas(t *testing.T) {
 		t.Errorf("offer = %+v", o)
 	}
 	put("another message", queue.ToSettle, [16]byte{1})
-	b.Asked(queue.Question{ID: "a copy of it", From: "o", Pool: "default", Purpose: queue.ToAdopt, TaskID: "t", AttemptID: "t.2", Fingerprint: fingerprint[:]})
+	b.Asked(queue.Question{ID: "a copy of it", From: "o", Pool: "default", Purpose: queue.ToAdopt, TaskID: "t", AttemptID: "t.2", Fingerprint: fingerprint[:], QueuedAt: m.QueuedAt})
 	if o := next(t, f.offered); o.Question != "a copy of it" || !o.Has {
 		t.Errorf("offer = %+v", o)
 	}

@@ -37,8 +37,8 @@ type entry struct {
 	held, asked bool
 	// returned says that its message was elsewhere before, and may belong to an active entry.
 	returned bool
-	// undated says that nobody knows since when its message has been queued.
-	undated bool
+	// before is the attempt as which its message was settled before, by its id, or empty.
+	before string
 	// unowned says that no host has said that it has begun it: one that was away may yet.
 	unowned bool
 	// toldParked says that others were told that it is parked.
@@ -61,7 +61,7 @@ func newEntry(a worker.Attempt, d queue.Delivery) *entry {
 	e := &entry{attempt: a, delivery: d, arrived: make(chan struct{}), inVain: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
 	if d != nil {
 		msg := d.Message()
-		e.returned, e.undated = msg.Redelivered || msg.HandedBy != "", msg.Undated
+		e.returned = msg.Redelivered || msg.HandedBy != ""
 	}
 	return e
 }
@@ -94,6 +94,9 @@ func (e *entry) atHand() bool {
 
 // recordID names the entry in the history: its attempt, or "<task id>.0" where none was begun here.
 func (e *entry) recordID() string {
+	if e.before != "" {
+		return e.before
+	}
 	if e.begun {
 		return e.attempt.ID()
 	}

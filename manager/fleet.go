@@ -142,7 +142,7 @@ func (m *Manager) parkedCount() (n int) {
 func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *inquiry {
 	fingerprint := e.attempt.Fingerprint
 	q := &inquiry{about: e, entry: e, open: open, question: queue.Question{ID: m.config.Host + "/" + strconv.FormatUint(rand.Uint64(), 36),
-		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:]}}
+		Pool: e.attempt.Task.Pool, Purpose: purpose, TaskID: e.attempt.Task.ID, AttemptID: e.attempt.ID(), Fingerprint: fingerprint[:], QueuedAt: e.attempt.Dated()}}
 	wait := answerTime
 	switch {
 	case purpose == queue.ToAdopt:

@@ -137,10 +137,10 @@ func (m *Manager) offer(q *queue.Question, o queue.Offer) {
 // hasBegun reports whether a worker of the message was begun here, or has ended. Its delivery is lost, though we may not have heard of that
 // yet: it was delivered to another host. The lock is held.
 func (m *Manager) hasBegun(q *queue.Question) bool {
-	if len(q.Fingerprint) != len(worker.Attempt{}.Fingerprint) {
+	fingerprint, known := fingerprintOf(q)
+	if !known {
 		return false
 	}
-	fingerprint := [16]byte(q.Fingerprint)
 	for _, e := range m.active {
 		if e.attempt.Fingerprint == fingerprint {
 			return true
@@ -151,13 +151,19 @@ func (m *Manager) hasBegun(q *queue.Question) bool {
 			return true
 		}
 	}
-	for _, id := range []string{q.AttemptID, queue.AttemptID(q.TaskID, 0)} {
-		if r, ok := m.History.Settled(id); ok && r.Fingerprint == fingerprint && r.inDoubt(time.Now()) {
-			return true
-		}
+	if m.settledBefore(q.AttemptID, q.TaskID, fingerprint, q.QueuedAt) != "" {
+		return true
 	}
-	_, ok := m.success(q.TaskID, fingerprint) // by another copy, perhaps: that is found out when the message is here
+	_, ok := m.copySucceeded(q.TaskID, fingerprint, q.QueuedAt)
 	return ok
+}
+
+// fingerprintOf is that of the message that is asked about.
+func fingerprintOf(q *queue.Question) (fingerprint [16]byte, known bool) {
+	if len(q.Fingerprint) != len(fingerprint) {
+		return fingerprint, false
+	}
+	return [16]byte(q.Fingerprint), true
 }
 
 // handedWaiting counts what other hosts have handed to this one, or may be about to. The lock is held.

@@ -51,8 +51,14 @@ type History interface {
 
 // ackDoubt is how long after an acknowledgement was sent its message may still come back: a connection that broke may
 // have lost it, and the broker may be away for some minutes before it delivers again. A producer that sends the very same
-// message, with the same id, again within this time has it run again all the same, unless a host crashed on it.
+// message, with the same id and no timestamp, again within this time has it run again all the same, unless a host crashed on it.
 const ackDoubt = 10 * time.Minute
+
+// of reports whether the record is that of a message with the fingerprint that was queued then: the same task may have been submitted before, word for word. Where nobody knows
+// when it was queued (zero), it is taken to be.
+func (r *Record) of(fingerprint [16]byte, queuedAt time.Time) bool {
+	return r.Fingerprint == fingerprint && (queuedAt.IsZero() || r.Result.QueuedAt == nil || r.Result.QueuedAt.Equal(queuedAt))
+}
 
 // inDoubt reports whether the message of the record may come back although it was settled.
 func (r *Record) inDoubt(now time.Time) bool {

@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -56,7 +55,9 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 		})
 		switch {
 		case err == nil:
-			m.History.Acked(e.recordID())
+			if recorded || e.before != "" {
+				m.History.Acked(e.recordID())
+			}
 			return true
 		case errors.Is(err, queue.ErrLost):
 			v.Doubtful = !recorded
@@ -152,7 +153,8 @@ func (m *Manager) askNoMore(e *entry, ask *time.Timer) {
 // to who asks, and is settled by what has ended there. The lock is held.
 func (m *Manager) hasSettled(q *queue.Question) bool {
 	r, ok := m.History.Get(q.TaskID)
-	return ok && r.Result.State != "" && bytes.Equal(r.Fingerprint[:], q.Fingerprint)
+	fingerprint, known := fingerprintOf(q)
+	return ok && known && r.Result.State != "" && r.of(fingerprint, q.QueuedAt)
 }
 
 // record remembers the settlement, says it, and wakes those who wait for the task. It runs between the confirm and the

@@ -36,7 +36,7 @@ type Message struct {
 	Band   Band
 	// QueuedAt is the producer's timestamp, or else when the message was first seen by a host; never zero on a delivery.
 	QueuedAt time.Time
-	// Undated says that the producer gave no timestamp, and no host has seen the message before.
+	// Undated says that the producer gave no timestamp, or one that cannot be, and no host has made a copy of the message.
 	Undated bool
 	// History holds the ended attempts, oldest first.
 	History []Past
@@ -44,8 +44,8 @@ type Message struct {
 	Headers map[string]any
 	// Redelivered reports that the message may have been delivered before, and begun.
 	Redelivered bool
-	// Turns are the numbers of the deliveries that there were of the message, and last that of this one. No other delivery has the same number, also
-	// none of a copy that a host has made of the message. It is empty where the queue does not know.
+	// Turns are the numbers of the deliveries that there were of the message, and last that of this one. No other delivery of a message with that fingerprint has the same
+	// number, also none of a copy that a host has made of it. It is empty where the queue does not know, and of a redelivered one that has no id and may not be the only one.
 	Turns []int
 	// HandedBy is the host that has forwarded the message to this one, or empty.
 	HandedBy string

@@ -42,6 +42,8 @@ type Question struct {
 	TaskID      string `json:"task_id,omitempty"`
 	AttemptID   string `json:"attempt_id,omitempty"`
 	Fingerprint []byte `json:"fingerprint,omitempty"`
+	// QueuedAt is when the message was queued; zero where nobody knows.
+	QueuedAt time.Time `json:"queued_at,omitzero"`
 	// Message is the message that is held; nil where its names are enough.
 	Message *Message `json:"message,omitempty"`
 	// Owner has the question go to the host that owns the message, see [Fleet.Own]. It is not sent along.

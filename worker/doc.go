@@ -58,9 +58,10 @@ type Attempt struct {
 	Number int    `json:"number"`
 	Host   string `json:"host"`
 	Lease  Lease  `json:"lease"`
-	// Band and QueuedAt are the message's, for those who ask while no delivery is at hand.
+	// Band, QueuedAt and Undated are the message's, for those who ask while no delivery is at hand.
 	Band     queue.Band `json:"band"`
 	QueuedAt time.Time  `json:"queued_at"`
+	Undated  bool       `json:"undated,omitempty"`
 	// History holds the attempts before this one.
 	History []queue.Past `json:"history,omitempty"`
 	// Fingerprint tells messages with the same task id apart.
@@ -70,6 +71,14 @@ type Attempt struct {
 
 	// joined says that an earlier life began it.
 	joined bool
+}
+
+// Dated is when its message was queued, or zero where nobody knows: then another delivery of the message says another time.
+func (a *Attempt) Dated() time.Time {
+	if a.Undated {
+		return time.Time{}
+	}
+	return a.QueuedAt
 }
 
 // ID names the attempt: "<task id>.<number>".

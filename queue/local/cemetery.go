@@ -86,6 +86,7 @@ func (q *Queue) Requeue(_ context.Context, key string) error {
 		if err := tx.Bucket(deadBucket).Delete(k); err != nil {
 			return err
 		}
+		m.QueuedAt = time.Now() // what is known of it, as how it ended, does not hold for this one
 		m.History, lane = nil, laneName(m.Pool, m.Band)
 		_, err = store(tx, m, time.Time{})
 		return err

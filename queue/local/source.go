@@ -283,6 +283,7 @@ func (d *delivery) settled() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(d.source.out, d)
+	delete(q.lane(d.lane).picked, d.order) // it is not in the lane any more
 	q.stir()
 }
 

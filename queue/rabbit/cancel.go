@@ -16,7 +16,7 @@ import (
 const (
 	// cancelAge is how long cancellations are kept: as long as hosts remember them.
 	cancelAge = 24 * time.Hour
-	// cancelMargin is how much earlier than it left a host reads on: clocks differ.
+	// cancelMargin is how much earlier than the last one that it has read a host reads on: clocks differ.
 	cancelMargin = 5 * time.Minute
 	// cancelRetry is the time between two tries to read a stream that is not there, or may not be read.
 	cancelRetry = 30 * time.Second
@@ -93,8 +93,8 @@ func (c *Client) readCancels(s *session) stream {
 		return deliveries
 	}
 	since := time.Now().Add(-cancelAge)
-	if c.hearing.left.After(since) {
-		since = c.hearing.left.Add(-cancelMargin)
+	if from := c.hearing.read.Add(-cancelMargin); from.After(since) {
+		since = from
 	}
 	r.live, r.kept = read("next"), read(since)
 	if err == nil {
@@ -111,10 +111,18 @@ func (c *Client) readCancels(s *session) stream {
 	return stream{again: time.After(cancelRetry)}
 }
 
-// stopCancels ends the reading, and notes when that was.
-func (c *Client) stopCancels(r stream) {
+// heard notes of when a cancellation was that was read in its turn: all before it were read, too. How long this host was away it may not know itself.
+func (h *hearing) heard(at time.Time) {
+	if now := time.Now(); at.After(now) {
+		at = now
+	}
+	if at.After(h.read) {
+		h.read = at
+	}
+}
+
+func (r *stream) close() {
 	if r.ch != nil {
 		_ = r.ch.Close()
-		c.hearing.left = time.Now()
 	}
 }

@@ -59,7 +59,7 @@ type state struct {
 
 // hearing is what [Client.hear] keeps from one connection to the next; its own.
 type hearing struct {
-	left     time.Time // when cancellations were last heard
+	read     time.Time // of when the last cancellation was that was read in its turn
 	deaf     string    // why they are not heard, as it was reported
 	taken    time.Time // since when another connection has had the host's control queue; zero while none has
 	reported bool      // that it has had it for long

@@ -62,7 +62,7 @@ func (c *Client) hear(ctx context.Context) {
 func (c *Client) listen(ctx context.Context, ear *ear) {
 	s := ear.session
 	cancels := c.readCancels(s)
-	defer func() { c.stopCancels(cancels) }()
+	defer func() { cancels.close() }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,6 +88,7 @@ func (c *Client) listen(ctx context.Context, ear *ear) {
 				return
 			}
 			c.hearCancel(ctx, s, &m, true)
+			c.hearing.heard(m.Timestamp)
 			_ = m.Ack(false)
 		case m, ok := <-ear.messages:
 			if !ok {

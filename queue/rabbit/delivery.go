@@ -25,7 +25,8 @@ type delivery struct {
 
 	settling sync.Mutex // one Settle at a time
 	settled  bool       // guarded by settling
-	received bool       // guarded by source.mu
+	handed   bool       // to whoever receives; guarded by source.mu, as is:
+	received bool       // and counts against the demand
 }
 
 // Message returns what the producer sent.

@@ -62,6 +62,9 @@ func (c *Client) announce(ctx context.Context) {
 			continue
 		}
 		if ch == nil || on != o || ch.IsClosed() {
+			if ch != nil {
+				_ = ch.Close() // the outlet before may have been of the same connection
+			}
 			var err error
 			if ch, err = a.open(o.sess); err != nil {
 				a.hush(unheard)

@@ -135,15 +135,15 @@ func decodeHistory(v any) []queue.Past {
 	return h
 }
 
-// queuedAt is when a message was queued, as the first of those says who does. It is the producer's word: what cannot be is now.
-func queuedAt(said ...time.Time) time.Time {
+// queuedAt is when a message was queued, as the first of those says who does. It is the producer's word: where that cannot be, nobody knows (dated is false), and it is now.
+func queuedAt(said ...time.Time) (at time.Time, dated bool) {
 	now := time.Now()
 	for _, t := range said {
 		if !t.IsZero() && t.Unix() >= 0 && !t.After(now) {
-			return t
+			return t, true
 		}
 	}
-	return now
+	return now, false
 }
 
 // fit makes the headers fit into a frame: a message that cannot be sent would end the connection again and again. It

@@ -97,7 +97,8 @@ func (s *source) lose(l *lane, ln *line) int {
 		if d.received {
 			s.received--
 			l.received--
-		} else {
+		}
+		if !d.handed { // else it may have been begun
 			s.client.given.add(&d.msg)
 		}
 		close(d.lost)

@@ -28,14 +28,17 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		UserID:        d.UserId,
 		Pool:          pool,
 		Band:          band,
-		QueuedAt:      queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp),
 		History:       decodeHistory(d.Headers[headerAttempts]),
 		Turns:         turns(d.Headers),
 	}
-	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
+	at, dated := queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp)
+	m.QueuedAt, m.Undated = at, !dated
 	m.Redelivered = d.Redelivered || len(m.Turns) != 1
 	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
 		m.Redelivered, m.Turns = true, nil // what was before, another queue has counted
+	}
+	if _, copied := d.Headers[headerTurn]; m.Redelivered && !copied && m.MessageID == "" && queue.PeekID(m) == "" {
+		m.Turns = nil // any other message of that body has the same ones
 	}
 	if _, copied := d.Headers[headerUserID]; copied && self != "" && d.UserId == self {
 		m.UserID = text(d.Headers, headerUserID)

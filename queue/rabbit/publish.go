@@ -314,6 +314,9 @@ func (p *publisher) send(o *outlet, pub *publication) error {
 	if err := pub.msg.Headers.Validate(); err != nil {
 		return fmt.Errorf("cannot publish to the exchange %s: %w", pub.exchange, err)
 	}
+	if pub.msg.UserId != "" { // the broker refuses any but the connection's own
+		pub.msg.UserId = o.sess.user
+	}
 	// What is valid fails only with the channel, perhaps before the channel knows: its fate is unknown.
 	pub.confirm, _ = o.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.make != nil || pub.reply, false, pub.msg)
 	return nil

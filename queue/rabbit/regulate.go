@@ -166,7 +166,12 @@ func (f *fitting) fit(l *lane, stop bool) change {
 		l.narrowed = false
 		c.retire, c.target = fetching, 0
 	case l.due() && (stop || l.narrowed):
-		if l.narrowed = true; len(fetching) == 0 {
+		l.narrowed = true
+		switch pause := l.retryAt.Sub(f.now); {
+		case len(fetching) > 0:
+		case pause > 0:
+			f.sooner(pause)
+		default:
 			c.target = limit + 1
 		}
 	case stop || l.narrowed && len(fetching) > 0:

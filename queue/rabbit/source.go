@@ -99,6 +99,7 @@ func (s *source) hand(l *lane) *delivery {
 	l.buffer[0] = nil
 	l.buffer = l.buffer[1:]
 	s.buffered--
+	d.handed = true
 	if d.received = s.received < s.demand; d.received { // else it is beyond the demand
 		l.received++
 		s.received++

@@ -1,0 +1,58 @@
+package rabbit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// lowLane is a source with a demand, and its lane of the low band with one line.
+func lowLane(demand int) (*source, *lane, *line) {
+	s := newSource(&Client{pools: []string{"p"}, given: given{when: map[[16]byte]gift{}}})
+	s.demand = demand
+	low, ln := s.lanes[2], &line{prefetch: 1, unsettled: map[*delivery]struct{}{}}
+	low.lines = []*line{ln}
+	return s, low, ln
+}
+
+// TestLoseBeyondDemand has a message of the low band handed out beyond the demand, and its channel lost: nobody may say that it was not begun. One that was not handed out
+// was not.
+func TestLoseBeyondDemand(t *testing.T) {
+	t.Parallel()
+	for name, handedOut := range map[string]bool{"handed out": true, "fetched": false} {
+		s, low, ln := lowLane(1)
+		s.received = 1 // of a higher band
+		low.passed = queue.PassMax
+		d := &delivery{source: s, lane: low, line: ln, lost: make(chan struct{}), msg: queue.Message{MessageID: "t", Pool: "p", Turns: []int{0}}}
+		ln.unsettled[d] = struct{}{}
+		low.buffer = []*delivery{d}
+		s.buffered, s.held = 1, 2
+		if handedOut && s.take() != d {
+			t.Fatal("it was not handed out")
+		}
+		s.lose(low, ln)
+		if given := len(s.client.given.turns(d.msg.Fingerprint())) > 0; given == handedOut {
+			t.Errorf("%s: said to be unbegun: %t", name, given)
+		}
+	}
+}
+
+// TestFailedLaneWaits has it be the turn of a lane that could not be opened a moment ago.
+func TestFailedLaneWaits(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, pause := range []time.Duration{10 * time.Second, -time.Second} {
+		s, low, _ := lowLane(4)
+		low.lines = nil
+		low.passed, low.narrowed, low.retryAt = queue.PassMax, true, now.Add(pause)
+		changes, next := s.plan(now)
+		opens := false
+		for _, c := range changes {
+			opens = opens || c.lane == low && c.target > 0
+		}
+		if opens != (pause < 0) || pause > 0 && (next <= 0 || next > pause) {
+			t.Errorf("to be opened again in %s: opened %t, and looked at again in %s", pause, opens, next)
+		}
+	}
+}
