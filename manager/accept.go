@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -23,7 +24,7 @@ func (m *Manager) accept(d queue.Delivery) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.rejoin(&a, d) {
+	if !m.mayDo() || m.rejoin(&a, d) {
 		return
 	}
 	m.seq++
@@ -48,7 +49,13 @@ func (m *Manager) accept(d queue.Delivery) {
 	e.misfit = why
 	m.received(a.Fingerprint)
 	delete(m.others.parked, task.ID)
-	if twin := m.twin(&a); e.returned && twin != nil {
+	twin := m.twin(&a)
+	if twin == nil && msg.Redelivered && msg.HandedBy != "" {
+		if twin = m.alike(e); twin != nil {
+			e.standBy = now.Add(adoptTime)
+		}
+	}
+	if e.returned && twin != nil {
 		m.awaitLoss(twin, e)
 	} else if m.Fleet != nil && msg.Redelivered {
 		m.hold(e, queue.ToAdopt)
@@ -56,7 +63,19 @@ func (m *Manager) accept(d queue.Delivery) {
 	m.Log.Debug("task received", logkey.Task, task.ID, logkey.Attempt, a.ID(), logkey.Pool, task.Pool, logkey.Band, string(msg.Band))
 	m.waiting = append(m.waiting, e)
 	m.schedule()
+	if m.cameLate(e) {
+		m.scheduleIn(againDelay)
+	}
 	m.notify()
+}
+
+// scheduleIn has the manager look again at what waits.
+func (m *Manager) scheduleIn(wait time.Duration) {
+	time.AfterFunc(wait, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.schedule()
+	})
 }
 
 // attemptOf makes the attempt that the message asks for.
@@ -106,12 +125,18 @@ func (m *Manager) rejoin(a *worker.Attempt, d queue.Delivery) bool {
 		return true
 	}
 	for _, e := range m.waiting {
-		if !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+		if !e.atHand() && e.attempt.Fingerprint == a.Fingerprint && (m.Fleet == nil || followsAtOnce(d, e.delivery)) {
 			e.join(d)
 			return true
 		}
 	}
-	return false
+	return false // one that waits is forgotten, and asked about anew: another host may have begun it meanwhile
+}
+
+// followsAtOnce reports whether nobody had a message between two deliveries of it.
+func followsAtOnce(next, before queue.Delivery) bool {
+	turns, known := next.Message().Turns, before.Message().Turns
+	return len(known) > 0 && len(turns) == len(known)+1 && slices.Equal(turns[:len(known)], known)
 }
 
 // lostEntry finds the active entry without a delivery that the message belongs to. A task that was given its id by this
@@ -137,14 +162,33 @@ func (m *Manager) twin(a *worker.Attempt) *entry {
 	return nil
 }
 
+// alike finds an entry with the same message as one that was handed to this host, because it said that it had begun it: of a producer that gives no ids there may be many. Is
+// its delivery lost, the one that was handed is its message; else that is another one, which nobody has begun. The lock is held.
+func (m *Manager) alike(e *entry) *entry {
+	like := func(other *entry) bool {
+		return other != e && other.attempt.Fingerprint == e.attempt.Fingerprint && other.standBy.IsZero() && other.delivery != nil
+	}
+	for _, other := range m.active {
+		if like(other) {
+			return other
+		}
+	}
+	if i := slices.IndexFunc(m.waiting, like); i >= 0 {
+		return m.waiting[i]
+	}
+	return nil
+}
+
 // runsHere reports whether an entry that waits is the message of one that is active, delivered again before we have heard that the delivery before is
 // lost. The lock is held.
-func (m *Manager) runsHere(e *entry) bool { return e.returned && m.twin(&e.attempt) != nil }
+func (m *Manager) runsHere(e *entry) bool {
+	return e.returned && (m.twin(&e.attempt) != nil || time.Now().Before(e.standBy) && m.alike(e) != nil)
+}
 
 // awaitLoss lets a message that was delivered again join its entry as soon as we hear that the delivery before is lost. The lock is held.
 func (m *Manager) awaitLoss(twin, e *entry) {
 	before, now := twin.delivery, e.delivery
-	m.group.Go(func() {
+	go func() {
 		select {
 		case <-before.Lost():
 		case <-now.Lost():
@@ -154,7 +198,7 @@ func (m *Manager) awaitLoss(twin, e *entry) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.schedule()
-	})
+	}()
 }
 
 // settledBefore names the attempt as which this very message was settled already, so that only its acknowledgement got lost; or it returns nothing.
@@ -208,6 +252,9 @@ func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, e
 	m.Log.Warn("task rejected", logkey.Task, task.ID, logkey.Pool, msg.Pool, logkey.Reason, sentence)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.mayDo() {
+		return
+	}
 	e := newEntry(a, d)
 	if msg.Redelivered {
 		if e.before = m.settledBefore(a.ID(), task.ID, a.Fingerprint, a.Dated()); e.before != "" {

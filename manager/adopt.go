@@ -40,7 +40,12 @@ func (m *Manager) adopt(ctx context.Context) error {
 		m.ledger.take(a.ID(), a.Lease)
 		m.shares.took(e.submitter, &a.Lease, time.Now())
 		m.active[a.Task.ID] = e
+		_, e.cancelled = m.History.CancelMark(stopMark(a.ID()))
 		m.launch(e)
+		if e.cancelled { // its manager may have died before it had told the worker
+			e.stopKept, e.status = true, Stopping
+			e.cancel()
+		}
 		m.Log.Info("worker adopted", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.PID, h.PID, "ended", h.Ended)
 	}
 	if m.Services.GPUs != nil {

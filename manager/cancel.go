@@ -31,7 +31,7 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 	c := queue.Cancellation{ID: id, At: time.Now()}
 	said, done := m.cancelHere(c)
 	if done {
-		return said, nil
+		return said, m.keepStops(ctx, c)
 	}
 	if m.Backlog.Pick != nil {
 		switch picked, err := m.cancelQueued(ctx, id); {
@@ -63,6 +63,9 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string, error) {
 	c := queue.Cancellation{Label: label, Value: value, At: time.Now()}
 	n := m.cancelLabelled(c)
+	if err := m.keepStops(ctx, c); err != nil {
+		return "", err
+	}
 	if m.Backlog.Pick != nil {
 		waiting, err := m.Backlog.Peek(ctx, math.MaxInt)
 		if err != nil {
@@ -127,9 +130,37 @@ func (m *Manager) Cancelled(c queue.Cancellation) {
 	} else {
 		m.cancelHere(c)
 	}
-	if err := m.mark(c); err != nil {
+	if err := errors.Join(m.mark(c), m.keepStops(m.settling, c)); err != nil {
 		m.Log.Error("cancellation not recorded", logkey.Task, c.ID, logkey.Err, err)
 	}
+}
+
+// stopMark is the name under which it is kept that an attempt was stopped because its task was cancelled, for the next manager that finds it so. Its task's name would not do:
+// that may be meant for the next task with it, too, where the producer gives no timestamp.
+func stopMark(attemptID string) string { return "!" + attemptID }
+
+// keepStops keeps which workers were told to stop by a cancellation. Where the message of one is away, another host may have begun it: it is told, too.
+func (m *Manager) keepStops(ctx context.Context, c queue.Cancellation) error {
+	var stopped []string
+	away := false
+	m.mu.Lock()
+	for _, e := range m.active {
+		if e.cancelled && !e.stopKept {
+			e.stopKept = true
+			stopped = append(stopped, e.attempt.ID())
+			away = away || !e.atHand()
+		}
+	}
+	m.mu.Unlock()
+	for _, id := range stopped {
+		if err := m.History.MarkCancel(stopMark(id), c.At); err != nil {
+			return err
+		}
+	}
+	if !away || m.Broadcast == nil {
+		return nil
+	}
+	return m.tellAll(ctx, c)
 }
 
 // markedCancelled reports whether a task that turns up was cancelled after it was queued.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
 )
 
 // TestCancelMarks has cancellations that came before their tasks.
@@ -39,5 +40,33 @@ func TestCancelMarks(t *testing.T) {
 				t.Errorf("cancelled after all: %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestCancelledBeforeAdoption has a manager die after it has told a worker to stop because its task was cancelled: the next one finds the exit, and knows why.
+func TestCancelledBeforeAdoption(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.source.deliveries <- newDelivery(message)
+	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
+	if _, err := b.Cancel(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	m := newDelivery(message).message
+	a := worker.Attempt{Task: queue.Task{ID: "t", MaxAttempts: 1, Pool: "default"}, Number: 1, Host: "h", QueuedAt: time.Now(), Fingerprint: m.Fingerprint()}
+	next := newBench(t, func(s *Services) {
+		s.History = b.history
+		s.Runner = holding{s.Runner.(*runner), []worker.Held{{Attempt: a, Ended: true}}, make(chan string, 1)}
+	})
+	next.until("it is adopted", func() bool { return next.ran("t.1") == 1 })
+	again := message
+	again.Redelivered = true
+	d := newDelivery(again)
+	next.source.deliveries <- d
+	if v := next.verdict(d); v.Action != queue.Done || v.Result == nil || v.Result.State != queue.Cancelled {
+		t.Errorf("verdict = %+v, want it cancelled", v)
+	}
+	if _, ok := b.history.CancelMark("t"); ok {
+		t.Error("the next task with this id is cancelled, too")
 	}
 }

@@ -35,10 +35,14 @@ type entry struct {
 	// asked says that they were asked to take it.
 	inquiry     *inquiry
 	held, asked bool
+	// standBy is until when it waits for the loss of an entry like it, see alike.
+	standBy time.Time
 	// returned says that its message was elsewhere before, and may belong to an active entry.
 	returned bool
 	// before is the attempt as which its message was settled before, by its id, or empty.
 	before string
+	// doubtful says that another host has said that it has begun it, and could not be handed it.
+	doubtful bool
 	// unowned says that no host has said that it has begun it: one that was away may yet.
 	unowned bool
 	// toldParked says that others were told that it is parked.
@@ -48,8 +52,9 @@ type entry struct {
 	// misfit says why it can never run here, or is empty.
 	misfit string
 	// cancel stops the worker; cancelled says that somebody asked for it.
-	cancel    context.CancelFunc
-	cancelled bool
+	// stopKept says that this is kept for the next manager.
+	cancel              context.CancelFunc
+	cancelled, stopKept bool
 	// cutOff says that it is stopped because the queue is out of reach.
 	cutOff bool
 	// inVain is closed when settledBy is known to have settled the attempt.

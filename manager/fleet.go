@@ -219,7 +219,7 @@ func (m *Manager) hurry(id string) {
 
 // tell says something to other hosts in the background. What is not said within the limit is of no use any more, or is said again. The lock is held.
 func (m *Manager) tell(otherwise, taskID string, limit time.Duration, say func(context.Context) error) {
-	if m.state != serving {
+	if !m.mayDo() {
 		return
 	}
 	m.group.Go(func() {
@@ -294,7 +294,7 @@ func (m *Manager) decide(q *inquiry) {
 			return
 		}
 	}
-	if e != nil && e.status == Waiting && e.atHand() && m.state == serving && len(q.offers) > 0 {
+	if e != nil && e.status == Waiting && e.atHand() && m.mayDo() && len(q.offers) > 0 {
 		m.forward(e, q)
 		return
 	}

@@ -49,11 +49,12 @@ func (m *Manager) keep(e *entry, purpose queue.Purpose) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.closing, e)
-	if m.state != serving { // it comes again from the queue, as all that is left
+	e.status, e.held, e.doubtful = Waiting, m.state == serving, purpose == queue.ToAdopt
+	m.waiting = append(m.waiting, e)
+	if m.state != serving {
+		m.schedule()
 		return
 	}
-	e.status, e.held = Waiting, true
-	m.waiting = append(m.waiting, e)
 	m.notify()
 	time.AfterFunc(againDelay, func() {
 		m.mu.Lock()
@@ -91,7 +92,7 @@ func (m *Manager) share(now time.Time) {
 // shareOne asks about the first task that has been waiting for long, and returns when one will have; 0 where none waits. The lock is held.
 func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 	for _, e := range m.waiting {
-		if e.inquiry != nil || e.held || !e.atHand() || e.misfit != "" || m.active[e.attempt.Task.ID] != nil {
+		if e.inquiry != nil || e.held || !e.atHand() || e.misfit != "" || m.active[e.attempt.Task.ID] != nil || m.runsHere(e) {
 			continue
 		}
 		patience := askAfter

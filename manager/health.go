@@ -37,29 +37,9 @@ func (m *Manager) noteFault(o *worker.Outcome) {
 		return
 	}
 	m.sick = fmt.Sprintf("%d workers one after the other were lost through the host's fault, the last one so: %s", m.faults, o.Message)
+	m.unfitAt = time.Now()
 	m.Log.Error("host stopped taking tasks", logkey.Host, m.config.Host, logkey.Reason, m.sick)
 	m.group.Go(m.probe)
-}
-
-// handBack gives what waits here to other hosts, while this one is not fit. The lock is held.
-func (m *Manager) handBack() {
-	left := m.waiting[:0]
-	for _, e := range m.waiting {
-		switch {
-		case !e.atHand():
-			m.dropWaiting(e)
-		case e.returned && m.joinActive(e):
-		case m.Fleet == nil || e.adopting() || m.runsHere(e): // there is nobody else, or nobody knows yet
-			if m.Fleet == nil {
-				e.reason = "waits until the host is fit"
-			}
-			left = append(left, e)
-		default:
-			m.giveBack(e)
-		}
-	}
-	clear(m.waiting[len(left):])
-	m.waiting = left
 }
 
 // probe runs a worker again and again until one succeeds: the way is the same as that of any task. Then the host takes tasks again.

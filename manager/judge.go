@@ -48,6 +48,9 @@ func judge(f finding) queue.Verdict {
 	case f.cutOff && o.Cause == queue.CauseCancelled:
 		o.Cause, o.Message = queue.CauseHostLost, "the host was cut off from the queue and stopped the worker (on_lost)"
 		return queue.Verdict{Action: queue.Retry, History: f.history()}
+	case o.Cause == queue.CauseCancelled:
+		o.Cause, o.Message = queue.CauseHostLost, "the host's manager before this one had stopped the worker"
+		return queue.Verdict{Action: queue.Retry, History: f.history()}
 	}
 	tries, faults := 0, 0
 	for _, past := range f.history() {

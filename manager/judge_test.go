@@ -48,6 +48,7 @@ func TestJudge(t *testing.T) {
 		{name: "cancelled", max: 5, cause: queue.CauseCancelled, cancelled: true, action: queue.Done, state: queue.Cancelled, want: queue.CauseCancelled},
 		{name: "cancelled as it timed out", max: 5, cause: queue.CauseTimeout, cancelled: true, action: queue.Done, state: queue.Cancelled, want: queue.CauseCancelled},
 		{name: "drained", max: 1, cause: queue.CauseCancelled, drained: true, action: queue.Retry},
+		{name: "stopped by the manager before", max: 1, cause: queue.CauseCancelled, action: queue.Retry},
 		{name: "failed by itself while draining", max: 1, cause: queue.CauseExit, drained: true, action: queue.Bury, state: queue.Failed, want: queue.CauseExit},
 		{name: "no try after the deadline", max: 5, cause: queue.CauseExit, deadline: now.Add(5 * time.Second), action: queue.Bury, state: queue.Failed, want: queue.CauseExit},
 		{name: "a try before the deadline", max: 5, cause: queue.CauseExit, deadline: now.Add(9 * time.Second), action: queue.Retry, delay: 8 * time.Second},

@@ -164,6 +164,12 @@ type Manager struct {
 	left    bool                       // it has left because of that
 	others  others
 	drained bool // workers are stopped for the host's own sake
+	// waits says that the end of all that is done here is waited for: nothing is begun any more but for what is in hand, see mayDo.
+	waits bool
+	// unfitAt is when the host stopped taking tasks, because it drains or is sick.
+	unfitAt time.Time
+	// detached says that workers were left to the next manager.
+	detached bool
 	// provedAt is when the queue last gave a sign of life that it was asked for; proving says that it is being asked.
 	provedAt time.Time
 	proving  bool
@@ -205,9 +211,11 @@ func (m *Manager) Run(intake, hurry context.Context) error {
 	work, stopWork := context.WithCancelCause(context.Background())
 	settling, stopSettling := context.WithCancel(context.Background())
 	defer stopSettling()
-	receiving, stopReceiving := context.WithCancel(intake)
+	serves, stopServing := context.WithCancel(intake)
+	defer stopServing()
+	receiving, stopReceiving := context.WithCancel(context.Background())
 	defer stopReceiving()
-	m.work, m.settling, m.serves = work, settling, receiving
+	m.work, m.settling, m.serves = work, settling, serves
 
 	if err := m.adopt(hurry); err != nil {
 		stopWork(nil)
@@ -217,7 +225,7 @@ func (m *Manager) Run(intake, hurry context.Context) error {
 	var receiveErr error
 	receiver.Go(func() {
 		receiveErr = m.receive(receiving)
-		stopReceiving()
+		stopServing()
 	})
 	m.mu.Lock()
 	m.greet()
@@ -227,12 +235,17 @@ func (m *Manager) Run(intake, hurry context.Context) error {
 		"memory", queue.FormatSize(m.config.Capacity.Memory), "pools", m.config.Pools, logkey.Queue, m.QueueState())
 
 	select {
-	case <-receiving.Done():
+	case <-serves.Done():
 	case <-m.drainAsked.Done():
 	}
+	stopServing()
+	if m.Fleet == nil { // else messages of what runs here may be lost meanwhile, and come back
+		stopReceiving()
+		receiver.Wait()
+	}
+	m.stop(hurry, stopWork, stopSettling)
 	stopReceiving()
 	receiver.Wait()
-	m.stop(hurry, stopWork, stopSettling)
 	if receiveErr != nil && !errors.Is(receiveErr, context.Canceled) {
 		return fmt.Errorf("cannot receive tasks: %w", receiveErr)
 	}

@@ -50,7 +50,7 @@ func newDelivery(m queue.Message) *delivery {
 }
 func (d *delivery) Message() queue.Message { return d.message }
 func (d *delivery) Lost() <-chan struct{}  { return d.lost }
-func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func()) error {
+func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func() error) error {
 	if d.gate != nil {
 		<-d.gate
 	}
@@ -64,7 +64,9 @@ func (d *delivery) Settle(_ context.Context, v queue.Verdict, confirmed func()) 
 	default:
 	}
 	if confirmed != nil {
-		confirmed()
+		if err := confirmed(); err != nil {
+			return err
+		}
 	}
 	if d.breaks { // before the queue can deliver it again
 		close(d.lost)

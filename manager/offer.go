@@ -39,7 +39,7 @@ func (m *Manager) Asked(q queue.Question) {
 	defer m.mu.Unlock()
 	m.meet(q.From)
 	m.others.kept = slices.DeleteFunc(m.others.kept, func(k kept) bool { return k.question.ID == q.ID })
-	if m.state != serving || !m.others.here || q.Over || !slices.Contains(m.config.Pools, q.Pool) {
+	if !m.others.here || q.Over || !slices.Contains(m.config.Pools, q.Pool) || m.state != serving && q.Purpose != queue.ToAdopt && q.Purpose != queue.ToSettle {
 		return
 	}
 	switch q.Purpose {

@@ -23,7 +23,7 @@ func (m *Manager) own(e *entry) {
 	e.owning = time.AfterFunc(ownAfter-time.Since(since), func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.active[e.attempt.Task.ID] == e && m.state == serving {
+		if m.active[e.attempt.Task.ID] == e && m.state != stopped {
 			m.Fleet.Own(e.attempt.Fingerprint, true)
 		}
 	})

@@ -34,10 +34,10 @@ func (m *Manager) unconfirmed() int {
 // schedule starts what fits, first things first, and what may pass the first that does not. The lock is held.
 func (m *Manager) schedule() {
 	defer m.setDemand()
-	if m.state != serving {
+	if !m.mayDo() {
 		return
 	}
-	if m.sick != "" {
+	if m.unfit() {
 		m.handBack()
 		return
 	}
@@ -119,9 +119,10 @@ func (m *Manager) setDemand() {
 	m.lookIdle()
 	n := 0
 	switch {
-	case m.state == serving && m.sick != "": // what comes back of what runs here, and no more
-		n = len(m.active) + len(m.closing) + len(m.waiting)
-	case m.state == serving:
+	case m.state == stopped || m.state == draining && m.Fleet == nil:
+	case m.unfit():
+		n = m.wanted()
+	default:
 		n = len(m.active) + len(m.closing) + m.heldCount() + len(m.others.promised)
 		if m.unconfirmed() < unconfirmedMax {
 			n += m.config.Window

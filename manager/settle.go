@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -20,6 +21,9 @@ const vainTime = 10 * time.Second
 // (rabbitmq-server's rabbit_fifo_dlx_worker).
 const heldBack = 5 * time.Minute
 
+// pauseMax bounds the pauses between tries to settle what the queue, or the disk, does not take.
+const pauseMax = 30 * time.Second
+
 // close settles an entry that was never begun, in the background. The lock is held.
 func (m *Manager) close(e *entry, v queue.Verdict) {
 	m.leave(e)
@@ -35,9 +39,9 @@ func (m *Manager) close(e *entry, v queue.Verdict) {
 // settle carries the verdict out on the entry's delivery, and where that is lost on the next one, for as long as it
 // takes. It reports whether the entry is settled.
 func (m *Manager) settle(e *entry, v queue.Verdict) bool {
-	v.TaskID, v.Doubtful = e.attempt.Task.ID, e.adopted // the manager before may have got as far
+	v.TaskID, v.Doubtful = e.attempt.Task.ID, v.Doubtful || e.adopted // the manager before may have got as far
 	recorded := false
-	for {
+	for pause := time.Second; ; pause = min(2*pause, pauseMax) {
 		d := m.deliveryOf(e)
 		if d == nil {
 			return false
@@ -47,11 +51,13 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 			// All that was due is confirmed; only the message is still to be given up.
 			due = queue.Verdict{Action: queue.Done}
 		}
-		err := d.Settle(m.settling, due, func() {
+		err := d.Settle(m.settling, due, func() (err error) {
 			if !recorded {
-				recorded = true
-				m.record(e, v)
+				if err = m.record(e, v); err == nil {
+					recorded = true
+				}
 			}
+			return err
 		})
 		switch {
 		case err == nil:
@@ -73,7 +79,7 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 		default:
 			m.Log.Error("task not settled, trying again", logkey.Task, e.attempt.Task.ID, logkey.Err, err)
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(pause):
 			case <-m.settling.Done():
 				return false
 			}
@@ -158,8 +164,8 @@ func (m *Manager) hasSettled(q *queue.Question) bool {
 }
 
 // record remembers the settlement, says it, and wakes those who wait for the task. It runs between the confirm and the
-// acknowledgement.
-func (m *Manager) record(e *entry, v queue.Verdict) {
+// acknowledgement. It fails where a result would be nowhere else.
+func (m *Manager) record(e *entry, v queue.Verdict) error {
 	a := &e.attempt
 	r := Record{ID: e.recordID(), Command: commandLine(&a.Task), Band: a.Band, Labels: a.Task.Labels, Lease: a.Lease,
 		Fingerprint: a.Fingerprint, SettledAt: time.Now()}
@@ -174,9 +180,12 @@ func (m *Manager) record(e *entry, v queue.Verdict) {
 			r.Result.Cause, r.Result.Message = v.History[n-1].Cause, v.History[n-1].Message
 		}
 	default:
-		return
+		return nil
 	}
 	if err := m.History.Put(r); err != nil {
+		if m.config.Alone && v.Result != nil {
+			return fmt.Errorf("cannot keep the result: %w", err)
+		}
 		m.Log.Error("settled task not recorded", logkey.Task, a.Task.ID, logkey.Err, err)
 	}
 	switch v.Action {
@@ -193,6 +202,7 @@ func (m *Manager) record(e *entry, v queue.Verdict) {
 	m.observeSettled(e, &v)
 	m.announceSettled(e, &v, &r.Result)
 	m.wake(a.Task.ID, r.Result.State)
+	return nil
 }
 
 // wake tells those who wait for the task that it ended.

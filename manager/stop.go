@@ -17,14 +17,11 @@ const settleTime = 10 * time.Second
 // stop drains: nothing new starts, what waits goes back, what runs may finish within the drain timeout.
 func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, stopSettling context.CancelFunc) {
 	m.mu.Lock()
-	m.state = draining
-	m.setDemand()
+	m.state, m.unfitAt = draining, time.Now()
 	running := len(m.active)
-	for _, e := range m.waiting {
-		m.giveBack(e)
-	}
-	m.waiting = nil
+	m.schedule()
 	m.notify()
+	m.waits = true
 	m.mu.Unlock()
 	m.Log.Info("draining", logkey.Count, running, "timeout", m.config.DrainTimeout.String(), "on_stop", string(m.config.OnStop))
 
@@ -40,7 +37,7 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 		case <-time.After(settleTime):
 		case <-hurry.Done():
 		}
-		m.Detach()
+		m.letGo()
 	} else {
 		m.drainWorkers(hurry, stopWork, done)
 	}
@@ -59,13 +56,21 @@ func (m *Manager) stop(hurry context.Context, stopWork context.CancelCauseFunc, 
 	m.Log.Info("manager stopped", logkey.Host, m.config.Host)
 }
 
+// letGo leaves the workers that live to the next manager.
+func (m *Manager) letGo() {
+	m.mu.Lock()
+	m.detached = true
+	m.mu.Unlock()
+	m.Detach()
+}
+
 // byeTime is how long the farewell may take: others wait in vain where it does not reach them, and for no longer than for a host that was killed.
 const byeTime = time.Second
 
 // sayBye tells the other hosts that they need not wait for this one.
 func (m *Manager) sayBye() {
 	m.mu.Lock()
-	bye := m.Fleet != nil && m.config.OnStop == StopWorkers && len(m.active) == 0 && len(m.others.known) > 0
+	bye := m.Fleet != nil && !m.detached && len(m.active) == 0 && len(m.others.known) > 0
 	m.mu.Unlock()
 	if !bye {
 		return
@@ -74,19 +79,6 @@ func (m *Manager) sayBye() {
 	defer cancel()
 	if err := m.Fleet.Hello(ctx, queue.Hello{Leaves: true}, ""); err != nil {
 		m.Log.Warn("other hosts not told", logkey.Err, err)
-	}
-}
-
-// giveBack returns an entry to the queue that was not begun. Other hosts get it as a fresh copy: one that was merely returned might have been begun,
-// and this host may not be there to tell. What another host may have begun stays as it is, and comes again with the end of the connection. The lock
-// is held.
-func (m *Manager) giveBack(e *entry) {
-	switch {
-	case !e.atHand() || e.adopting() || m.runsHere(e):
-	case m.Fleet == nil:
-		m.close(e, queue.Verdict{Action: queue.Return})
-	default:
-		m.close(e, queue.Verdict{Action: queue.Retry, History: e.attempt.History})
 	}
 }
 
@@ -118,7 +110,7 @@ func (m *Manager) drainWorkers(hurry context.Context, stopWork context.CancelCau
 			return
 		case <-hurry.Done():
 			// They were told to stop; the keeper sees to it that they do, and keeps their exits for the next manager.
-			m.Detach()
+			m.letGo()
 		}
 	}
 	<-workersGone

@@ -105,9 +105,9 @@ type Delivery interface {
 	Lost() <-chan struct{}
 	// Settle carries out the verdict: publishes what it demands and waits until that is confirmed, calls confirmed (when
 	// not nil), and then gives up the queue's copy. It tries for as long as ctx lives and the delivery is ours, and
-	// returns nil once, ErrLost when the delivery was lost (before or after the confirm: then confirmed tells), or
-	// ctx's error. After any error it may be called again; after nil it must not.
-	Settle(ctx context.Context, v Verdict, confirmed func()) error
+	// returns nil once, ErrLost when the delivery was lost (before or after the confirm: then confirmed tells), ctx's
+	// error, or that of confirmed: then the delivery is ours still. After any error it may be called again; after nil it must not.
+	Settle(ctx context.Context, v Verdict, confirmed func() error) error
 }
 
 // Source hands out deliveries.
@@ -147,7 +147,7 @@ type DeadLetter struct {
 type Cemetery interface {
 	// Dead calls visit for every dead letter, oldest first, until it returns false. Listing never loses one.
 	Dead(ctx context.Context, visit func(DeadLetter) bool) error
-	// Requeue puts the dead letter back into its pool with an empty history: confirmed, then removed from the dead.
+	// Requeue puts the dead letter back into its pool, queued now and with an empty history: confirmed, then removed from the dead.
 	Requeue(ctx context.Context, key string) error
 	// Drop removes the dead letter for good.
 	Drop(ctx context.Context, key string) error

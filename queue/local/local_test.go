@@ -223,10 +223,11 @@ func host(path string) {
 			if len(m.History) == 0 && len(m.MessageID)%2 == 0 {
 				v = queue.Verdict{Action: queue.Retry, History: []queue.Past{{Attempt: 1}}, Delay: time.Millisecond}
 			}
-			if err := d.Settle(context.Background(), v, func() {
+			if err := d.Settle(context.Background(), v, func() error {
 				if v.Action == queue.Done {
 					say("confirmed", m.MessageID)
 				}
+				return nil
 			}); err != nil {
 				panic(err)
 			}

@@ -229,7 +229,7 @@ func (d *delivery) Message() queue.Message { return d.message }
 func (d *delivery) Lost() <-chan struct{} { return d.lost }
 
 // Settle implements queue.Delivery.
-func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()) error {
+func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 		return queue.ErrLost
 	}
 	if confirmed == nil {
-		confirmed = func() {}
+		confirmed = func() error { return nil }
 	}
 	switch v.Action {
 	case queue.Return:
@@ -261,7 +261,9 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 	if v.Result != nil && d.source.q.options.OnResult != nil {
 		d.source.q.options.OnResult(d.message, *v.Result)
 	}
-	confirmed()
+	if err := confirmed(); err != nil {
+		return err
+	}
 	if !d.ours() {
 		return queue.ErrLost
 	}
@@ -302,7 +304,7 @@ func (d *delivery) change(also func(tx *bolt.Tx) error) error {
 }
 
 // retry replaces the message by its copy in one change: there is no moment with both or none.
-func (d *delivery) retry(v queue.Verdict, confirmed func()) error {
+func (d *delivery) retry(v queue.Verdict, confirmed func() error) error {
 	m := d.message
 	m.History = v.History
 	if m.MessageID == "" {
@@ -316,7 +318,7 @@ func (d *delivery) retry(v queue.Verdict, confirmed func()) error {
 		return err
 	}
 	d.settled()
-	confirmed()
+	_ = confirmed() // the copy tells what it would
 	q := d.source.q
 	if ready.IsZero() {
 		q.arrived(laneName(m.Pool, m.Band))

@@ -23,7 +23,7 @@ func lost(s *suite) {
 			s.Fatal("not lost")
 		}
 		confirmed := false
-		if err := d.Settle(s.ctx, result(queue.Done, d), func() { confirmed = true }); !errors.Is(err, queue.ErrLost) || confirmed {
+		if err := d.Settle(s.ctx, result(queue.Done, d), func() error { confirmed = true; return nil }); !errors.Is(err, queue.ErrLost) || confirmed {
 			s.Errorf("settling a lost delivery: %v, confirmed %t", err, confirmed)
 		}
 	}
@@ -42,14 +42,33 @@ func lost(s *suite) {
 	s.empty(src)
 }
 
+// notKept has it fail to keep what was confirmed: the delivery is settled again.
+func notKept(s *suite) {
+	src := s.open(1)
+	s.publishID("a")
+	d := s.receive(src)
+	full := errors.New("cannot keep it: the disk is full")
+	if err := d.Settle(s.ctx, result(queue.Done, d), func() error { return full }); !errors.Is(err, full) {
+		s.Errorf("Settle = %v, want that it cannot be kept", err)
+	}
+	select {
+	case <-d.Lost():
+		s.Error("the delivery is lost")
+	default:
+	}
+	s.settle(d, result(queue.Done, d))
+	s.empty(src)
+}
+
 // lostWhileSettling loses the delivery between the confirm and the giving up: the message is still there.
 func lostWhileSettling(s *suite) {
 	src := s.open(1)
 	s.publishID("a")
 	d := s.receive(src)
-	err := d.Settle(s.ctx, result(queue.Done, d), func() {
+	err := d.Settle(s.ctx, result(queue.Done, d), func() error {
 		s.Break()
 		<-d.Lost()
+		return nil
 	})
 	if !errors.Is(err, queue.ErrLost) {
 		s.Errorf("Settle = %v", err)

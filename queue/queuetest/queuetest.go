@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		"listing loses none":   listing,
 		"lost":                 lost,
 		"lost while settling":  lostWhileSettling,
+		"not kept":             notKept,
 		"settle again":         settleAgain,
 		"close":                closeSource,
 		"bodies":               bodies,
@@ -127,7 +128,7 @@ func (s *suite) nothing(src queue.Source) {
 func (s *suite) settle(d queue.Delivery, v queue.Verdict) {
 	s.Helper()
 	called := 0
-	if err := d.Settle(s.ctx, v, func() { called++ }); err != nil {
+	if err := d.Settle(s.ctx, v, func() error { called++; return nil }); err != nil {
 		s.Fatalf("Settle %s: %v", v.Action, err)
 	}
 	if v.Action != queue.Return && called != 1 {

@@ -36,7 +36,7 @@ func (d *delivery) Message() queue.Message { return d.msg }
 func (d *delivery) Lost() <-chan struct{} { return d.lost }
 
 // Settle carries out the verdict; see [queue.Delivery].
-func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()) error {
+func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func() error) error {
 	d.settling.Lock()
 	defer d.settling.Unlock()
 	if d.settled {
@@ -64,7 +64,9 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 		return err
 	}
 	if confirmed != nil {
-		confirmed()
+		if err := confirmed(); err != nil {
+			return err
+		}
 	}
 	if v.Action == queue.Return {
 		d.source.client.given.add(&d.msg)
