@@ -257,6 +257,7 @@ func TestDialErrors(t *testing.T) {
 	for _, c := range []struct{ url, want string }{
 		{"http://guest:secret@" + addr, "cannot read the RabbitMQ URL: AMQP scheme must be either 'amqp://' or 'amqps://'"},
 		{"amqp://guest:se%cret@" + addr, "cannot read the RabbitMQ URL: it is not a URL: a password must be percent-encoded"},
+		{"amqp://guest:secret@127.0.0.1:0", "cannot read the RabbitMQ URL: its port is 0; use one from 1 to 65535"},
 		{"amqp://guest:secret@" + addr, `Exception (403) Reason: "username or password not allowed"`},
 		{strings.Replace(url, name, "secret", 1), "NOT_ALLOWED - vhost secret not found"},
 		{"amqp://guest:secret@127.0.0.1:1/", "cannot connect to RabbitMQ at 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},

@@ -79,6 +79,9 @@ func newNode(raw string, t *tls.Config) (node, error) {
 		}
 		return node{}, fmt.Errorf("cannot read the RabbitMQ URL: %w", err)
 	}
+	if uri.Port < 1 || uri.Port > 65535 {
+		return node{}, fmt.Errorf("cannot read the RabbitMQ URL: its port is %d; use one from 1 to 65535", uri.Port)
+	}
 	n := node{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), tls: t}
 	if t == nil {
 		return n, nil

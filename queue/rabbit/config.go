@@ -109,6 +109,9 @@ func parseURL(raw string) (e endpoint, secure bool, err error) {
 		}
 		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL: %w", err)
 	}
+	if uri.Port < 1 || uri.Port > 65535 {
+		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL: its port is %d; use one from 1 to 65535", uri.Port)
+	}
 	e = endpoint{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), user: uri.Username, vhost: uri.Vhost}
 	parsed, err := url.Parse(raw)
 	if err == nil && strings.Contains(parsed.RawQuery+parsed.Fragment, "@") { // else a part of the password is taken for the port

@@ -11,8 +11,12 @@ import (
 	"github.com/mayfly/mayfly/queue"
 )
 
-// checkEvery is the least time between two looks at the directory.
-const checkEvery = time.Second
+// checkEvery is the least time between two looks at the directory; checkForNew, where a type is asked for that was not there: its file may be new, and who
+// refuses its tasks buries them.
+const (
+	checkEvery  = time.Second
+	checkForNew = 20 * time.Millisecond
+)
 
 // Catalog is the task types of a host, as its directory holds them. Its methods may be called from many goroutines at once.
 type Catalog struct {
@@ -55,7 +59,7 @@ func Load(dir string) (*Catalog, error) {
 
 // Types lists the task types by name.
 func (c *Catalog) Types() []Type {
-	types := c.current()
+	types := c.current(checkEvery)
 	list := make([]Type, 0, len(types))
 	for _, name := range slices.Sorted(maps.Keys(types)) {
 		list = append(list, Type{name, types[name].Description})
@@ -74,17 +78,21 @@ func (c *Catalog) Resolve(t queue.Task, allow Allow) (queue.Task, error) {
 	if t.Type == "" {
 		return t, nil
 	}
-	types := c.current()
+	types := c.current(checkEvery)
 	template, ok := types[t.Type]
+	if !ok {
+		types = c.current(checkForNew)
+		template, ok = types[t.Type]
+	}
 	if !ok {
 		return queue.Task{}, refuse("type", t.Type, unknownType(types))
 	}
 	return template.resolve(t)
 }
 
-// current returns the types, read anew if the directory has changed.
-func (c *Catalog) current() map[string]template {
-	types, told, err := c.refresh()
+// current returns the types, read anew if the directory has changed, where the last look at it is as old.
+func (c *Catalog) current(age time.Duration) map[string]template {
+	types, told, err := c.refresh(age)
 	if told && c.Reloaded != nil {
 		c.Reloaded(err)
 	}
@@ -92,10 +100,10 @@ func (c *Catalog) current() map[string]template {
 }
 
 // refresh looks at the directory if it is time to. told says that err, which may be nil, is news.
-func (c *Catalog) refresh() (types map[string]template, told bool, err error) {
+func (c *Catalog) refresh(age time.Duration) (types map[string]template, told bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dir == "" || time.Since(c.checked) < checkEvery {
+	if c.dir == "" || time.Since(c.checked) < age {
 		return c.types, false, nil
 	}
 	c.checked = time.Now()

@@ -168,6 +168,22 @@ func TestResolveSeesWhatChanged(t *testing.T) {
 	})
 }
 
+// TestResolveSeesNewType asks for a type whose file was written a moment ago.
+func TestResolveSeesNewType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := load(t, map[string]string{"a.yaml": "shell: one"})
+		time.Sleep(checkEvery)
+		if _, err := c.Resolve(task(t, `{"type": "a"}`), all); err != nil { // which looks
+			t.Fatal(err)
+		}
+		write(t, c.dir, "b.yaml", "shell: two")
+		time.Sleep(checkForNew)
+		if got, err := c.Resolve(task(t, `{"type": "b"}`), all); err != nil || got.Shell != "two" {
+			t.Errorf("%q, %v", got.Shell, err)
+		}
+	})
+}
+
 func TestManyResolveWhileTheDirectoryChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := load(t, map[string]string{"a.yaml": "shell: one"})
