@@ -125,6 +125,35 @@ func TestFleetBrokerRestarted(t *testing.T) {
 	}
 }
 
+// TestFleetDrain restarts the broker while a host drains: its tasks run on there, and nowhere else, and their results are told before it ends.
+func TestFleetDrain(t *testing.T) {
+	t.Parallel()
+	b := broker.Start(t, broker.V43)
+	hosts := fleet(t, b.URL(), []string{"MAYFLY_CPUS=4"}, []string{"MAYFLY_CPUS=4"})
+	p := newProducer(t, b.URL())
+	s := newSpread(t, hosts, p, 20)
+	drains := hosts[0]
+	s.hosts = hosts[1:]
+	drains.expect(0, "", "", "drain", "--timeout", "1h")
+	drains.until("it drains", func() bool { info, err := drains.info(); return err == nil && info.State == "draining" })
+	p.conn.Close()
+	if err := errors.Join(b.Stop(), b.Start()); err != nil {
+		t.Fatal(err)
+	}
+	p.connect(b.URL())
+	drains.until("all messages are back with their workers", func() bool {
+		n := 0
+		for _, h := range hosts {
+			n += strings.Count(h.logged(), `"msg":"task adopted"`)
+		}
+		return n >= len(s.ids)
+	}, func() any { s.hosts = hosts; return s.story() })
+	s.finish()
+	if err := drains.wait(); err != nil {
+		t.Errorf("the manager that drains ended with %v", err)
+	}
+}
+
 // TestFleetAcknowledgementTimeout has the broker time out the acknowledgements of tasks on two hosts again and again: each is adopted where it runs.
 func TestFleetAcknowledgementTimeout(t *testing.T) {
 	t.Parallel()
