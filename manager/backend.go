@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly/mayfly/gpu"
@@ -91,6 +92,10 @@ func (m *Manager) Learn(r queue.Result) {
 	}
 	if r.Host == m.config.Host {
 		return // recorded when it was settled
+	}
+	if queue.TooDeep(r.Result) { // no host should have taken it; the task has ended all the same
+		ignored := fmt.Sprintf("its result was ignored: its arrays and objects are nested deeper than %d", queue.MaxDepth)
+		r.Result, r.Message = nil, strings.TrimPrefix(r.Message+"; "+ignored, "; ")
 	}
 	rec := Record{ID: queue.AttemptID(r.ID, r.Attempt), Result: r, Remote: true, SettledAt: time.Now(), AckedAt: time.Now()}
 	if err := m.History.Put(rec); err != nil {

@@ -149,6 +149,28 @@ func (s *scanner) leave() error {
 	return nil
 }
 
+// TooDeep reports whether a valid JSON text nests arrays and objects deeper than MaxDepth. What others put into documents of ours must leave room for these:
+// encoding/json reads no more than 10,000 levels, and a text of so many could be read alone, but not as a part of anything.
+func TooDeep(text []byte) bool {
+	s := scanner{text: string(text)}
+	var err error
+	for s.pos < len(s.text) && err == nil {
+		switch s.peek() {
+		case '[', '{':
+			if s.enter() != nil {
+				return true
+			}
+		case ']', '}':
+			err = s.leave()
+		case '"':
+			_, err = s.quoted()
+		default:
+			s.pos++
+		}
+	}
+	return false
+}
+
 // skip reads any value and returns its text.
 func (s *scanner) skip() (string, error) {
 	kind := s.kind()

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -69,6 +70,26 @@ func TestDecodeResolvesEscapes(t *testing.T) {
 	got := decode(t, Message{Body: []byte(`{"shell":"\"\\\/\b\f\n\r\tA\u00e9\ud83d\ude00é","\u0069d":"x"}`)})
 	if want := "\"\\/\b\f\n\r\tAé😀é"; got.Shell != want || got.ID != "x" {
 		t.Errorf("got %q and id %q, want %q and id x", got.Shell, got.ID, want)
+	}
+}
+
+func TestTooDeep(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"": false, "null": false, `"[[["`: false, "17": false,
+		strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth):                                 false,
+		strings.Repeat("[", MaxDepth+1) + strings.Repeat("]", MaxDepth+1):                             true,
+		strings.Repeat(`{"a": `, MaxDepth+1) + "1" + strings.Repeat("}", MaxDepth+1):                  true,
+		"[" + strings.Repeat(`[{"a":1}],`, 9999) + "1]":                                               false,
+		`["` + strings.Repeat("[", 9999) + `\\\"", "\\"]`:                                             false,
+		`{"\ud800":1,"\ud800":` + strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth) + "}": true,
+	} {
+		if text != "" && !json.Valid([]byte(text)) {
+			t.Errorf("%.60s is no JSON", text)
+		}
+		if got := TooDeep([]byte(text)); got != want {
+			t.Errorf("%.60s: %t, want %t", text, got, want)
+		}
 	}
 }
 

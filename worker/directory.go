@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/isolation"
+	"github.com/mayfly/mayfly/queue"
 )
 
 // maxResult is the largest accepted result file in bytes; the task format sets it.
@@ -227,6 +228,9 @@ func readResult(path string) (json.RawMessage, error) {
 	}
 	if !json.Valid(b) || !utf8.Valid(b) {
 		return nil, errors.New(ignored + "it does not hold one JSON value in UTF-8")
+	}
+	if queue.TooDeep(b) {
+		return nil, fmt.Errorf(ignored+"its arrays and objects are nested deeper than %d", queue.MaxDepth)
 	}
 	return b, nil
 }

@@ -117,9 +117,12 @@ func TestHostileResults(t *testing.T) {
 			}
 			return errors.Join(os.Chown(filepath.Dir(p), 65534, -1), os.Link(secret, p))
 		}, "it is a"},
-		"a device":        {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, 0x105) }, "it is no regular file"},
-		"a socket":        {func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) }, "ignored"},
-		"deep nesting":    {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("["), maxResult), 0o600) }, "does not hold one JSON value"},
+		"a device":     {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, 0x105) }, "it is no regular file"},
+		"a socket":     {func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) }, "ignored"},
+		"deep nesting": {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("["), maxResult), 0o600) }, "does not hold one JSON value"},
+		"nesting that JSON allows": {func(p string) error {
+			return os.WriteFile(p, []byte(strings.Repeat("[", 9999)+strings.Repeat("]", 9999)), 0o600)
+		}, "its arrays and objects are nested deeper than 64"},
 		"a pipe":          {func(p string) error { return unix.Mkfifo(p, 0o600) }, "it is no regular file"},
 		"a directory":     {func(p string) error { return os.Mkdir(p, 0o700) }, "it is no regular file"},
 		"too much":        {func(p string) error { return os.WriteFile(p, make([]byte, maxResult+1), 0o600) }, "it has 1048577 bytes"},

@@ -12,7 +12,6 @@
 package history
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -71,6 +70,8 @@ type Store struct {
 	held    totals
 	cancels map[string]time.Time // what the bucket holds: read for every task
 	drops   sync.WaitGroup
+
+	complained sync.Once // of a record that cannot be read
 }
 
 var _ manager.History = (*Store)(nil)
@@ -219,55 +220,6 @@ func (s *Store) Put(r manager.Record) error {
 	return nil
 }
 
-// pruneMost bounds how many records one commit drops.
-const pruneMost = 16
-
-// prune deletes the oldest records while there are too many, or they are too old or too large: held says how many there are and how
-// large they are, changed is told what went.
-func (s *Store) prune(tx *bolt.Tx, held totals, changed *totals, now time.Time) ([]manager.Record, error) {
-	var dropped []manager.Record
-	c, index := tx.Bucket(recordsBucket).Cursor(), tx.Bucket(indexBucket)
-	for k, v := c.First(); k != nil && len(dropped) < pruneMost; k, v = c.First() {
-		e := entry(index.Get(k))
-		old := s.options.MaxAge > 0 && e.whole() && now.Sub(e.settled()) > s.options.MaxAge
-		large := s.options.MaxBytes > 0 && held.bytes > s.options.MaxBytes
-		if !old && !large && held.count <= s.options.MaxTasks {
-			break
-		}
-		r, err := decode(v)
-		if err != nil {
-			return nil, err
-		}
-		for bucket, id := range map[*bolt.Bucket]string{tx.Bucket(attemptsBucket): r.ID, tx.Bucket(tasksBucket): r.Result.ID} {
-			if string(bucket.Get([]byte(id))) == string(k) {
-				if err := bucket.Delete([]byte(id)); err != nil {
-					return nil, err
-				}
-			}
-		}
-		if e.whole() {
-			held.bytes -= e.size()
-		}
-		held.count--
-		if err := remove(tx, bytes.Clone(k), changed); err != nil {
-			return nil, err
-		}
-		dropped = append(dropped, r)
-	}
-	return dropped, nil
-}
-
-func (s *Store) drop(records []manager.Record) {
-	if len(records) == 0 || s.options.OnDrop == nil {
-		return
-	}
-	s.drops.Go(func() {
-		for _, r := range records {
-			s.options.OnDrop(r)
-		}
-	})
-}
-
 // get reads the record that an index names.
 func (s *Store) get(index []byte, id string) (r manager.Record, ok bool) {
 	err := s.db.View(func(tx *bolt.Tx) error {
@@ -279,14 +231,11 @@ func (s *Store) get(index []byte, id string) (r manager.Record, ok bool) {
 		if value == nil {
 			return nil
 		}
-		ok = true
-		var err error
-		r, err = decode(value)
-		return err
+		r, ok = s.read(key, value)
+		return nil
 	})
 	if err != nil {
 		s.options.Log.Error("history not read", logkey.Err, err)
-		return r, false
 	}
 	return r, ok
 }
@@ -306,12 +255,9 @@ func (s *Store) Recent(n int) []manager.Record {
 		tasks := tx.Bucket(tasksBucket)
 		c := tx.Bucket(recordsBucket).Cursor()
 		for k, v := c.Last(); k != nil && len(list) < n; k, v = c.Prev() {
-			r, err := decode(v)
-			if err != nil {
-				return err
-			}
+			r, ok := s.read(k, v)
 			// Earlier attempts of a task are part of its latest record.
-			if r.Result.State != "" && string(tasks.Get([]byte(r.Result.ID))) == string(k) {
+			if ok && r.Result.State != "" && string(tasks.Get([]byte(r.Result.ID))) == string(k) {
 				list = append(list, r)
 			}
 		}

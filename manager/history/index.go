@@ -184,9 +184,9 @@ func (s *Store) loadIndex(tx *bolt.Tx) (t totals, err error) {
 	}
 	tasks := tx.Bucket(tasksBucket)
 	err = records.ForEach(func(k, v []byte) error {
-		r, err := decode(v)
-		if err != nil {
-			return err
+		r, ok := s.read(k, v)
+		if !ok { // it counts, though nobody sees it, and is old: it goes as soon as it is the oldest
+			r = manager.Record{SettledAt: time.Unix(0, 0)}
 		}
 		e := newEntry(&r, s.size(&r, v))
 		if !bytes.Equal(tasks.Get([]byte(r.Result.ID)), k) {

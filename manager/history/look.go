@@ -50,11 +50,7 @@ func (s *Store) Page(f manager.Filter, before uint64, limit int) (page []manager
 			}
 			value := records.Get(k)
 			decoded += len(value)
-			r, err := decode(value)
-			if err != nil {
-				return err
-			}
-			if f.HasLabel(r.Labels) {
+			if r, ok := s.read(k, value); ok && f.HasLabel(r.Labels) {
 				page = append(page, r)
 			}
 		}
