@@ -64,9 +64,9 @@ type config struct {
 	Backoff     duration `envconfig:"MAYFLY_BACKOFF" default:"10s" desc:"wait before the second try of a task that names none; doubled for each further one"`
 	OutputMax   size     `group:"What is kept" envconfig:"MAYFLY_OUTPUT_MAX" default:"16MiB" desc:"bytes kept of each output stream of an attempt"`
 	OutputTail  size     `envconfig:"MAYFLY_OUTPUT_TAIL" default:"8KiB" desc:"bytes of the end of each stream that a result carries, at most 1MiB"`
-	History     int      `envconfig:"MAYFLY_HISTORY" default:"10000" desc:"ended tasks that are remembered, with their output"`
-	HistoryAge  duration `envconfig:"MAYFLY_HISTORY_AGE" default:"168h" desc:"how long they are remembered"`
-	HistorySize size     `envconfig:"MAYFLY_HISTORY_SIZE" default:"10GiB" desc:"how much they may take, with their output; the oldest go first. 0: no bound"`
+	History     int      `envconfig:"MAYFLY_HISTORY" default:"10000" desc:"ended tasks that are remembered, with their output; at least 1"`
+	HistoryAge  duration `envconfig:"MAYFLY_HISTORY_AGE" default:"168h" desc:"how long they are remembered, but for the last one, which stays until another ends. 0: no bound"`
+	HistorySize size     `envconfig:"MAYFLY_HISTORY_SIZE" default:"10GiB" desc:"how much they may take, with their output; the oldest go first, the last one never. 0: no bound"`
 	OnLost      string   `group:"Leaving" envconfig:"MAYFLY_ON_LOST" default:"keep" desc:"for a task that does not say: keep: a worker runs on while this host is cut off from the broker, and another host may begin the task meanwhile; kill: it is stopped before that"`
 	Drain       duration `envconfig:"MAYFLY_DRAIN_TIMEOUT" default:"1m" desc:"how long running tasks may go on after the first SIGTERM"`
 	IdleExit    duration `envconfig:"MAYFLY_IDLE_EXIT" default:"0" desc:"how long this host may have nothing to do before the manager leaves; 0: it stays"`
@@ -289,8 +289,8 @@ func (c *config) check() error {
 	if c.OutputTail < 0 || c.OutputTail > 1<<20 {
 		return wrong("OUTPUT_TAIL", c.OutputTail, "it is at most 1MiB: results travel as messages")
 	}
-	if c.History < 0 {
-		return wrong("HISTORY", c.History, "it is a number of tasks")
+	if c.History < 1 {
+		return wrong("HISTORY", c.History, "it is a number of tasks, at least 1: who waits for a task reads there how it ended")
 	}
 	if err := c.remote().Check(); err != nil {
 		return err

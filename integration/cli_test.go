@@ -201,6 +201,7 @@ func TestWrongSettings(t *testing.T) {
 		"MAYFLY_AMQP_URL=amqp://user:12#34@127.0.0.1/": "a password must be percent-encoded",
 		"MAYFLY_AMQP_URL=amqp://127.0.0.1:99999":       "its port is 99999; use one from 1 to 65535",
 		"MAYFLY_MAX_ATTEMPTS=0":                        "MAYFLY_MAX_ATTEMPTS=0",
+		"MAYFLY_HISTORY=0":                             "cannot use MAYFLY_HISTORY=0: it is a number of tasks, at least 1",
 		"MAYFLY_SOCKET=" + strings.Repeat("x", 200):    "a socket's path has at most 107 bytes",
 	} {
 		h := newHost(t, setting)

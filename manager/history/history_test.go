@@ -134,12 +134,30 @@ func TestRetention(t *testing.T) {
 
 	dropped = nil
 	s = openTest(t, path, Options{MaxTasks: 10, MaxAge: time.Nanosecond, OnDrop: onDrop})
-	if n := len(s.Recent(100)); n != 0 {
-		t.Errorf("%d records are kept although all are too old", n)
+	if _, ok := s.Get("t24"); !ok || len(s.Recent(100)) != 1 {
+		t.Errorf("%d records are kept although all are too old, want the newest", len(s.Recent(100)))
 	}
 	s.Close()
-	if len(dropped) != 10 {
-		t.Errorf("dropped %v, want all", dropped)
+	if len(dropped) != 9 {
+		t.Errorf("dropped %v, want all but one", dropped)
+	}
+}
+
+// TestNewestStays holds that whoever waits for a task finds its record, whatever the bounds.
+func TestNewestStays(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]Options{"number": {}, "age": {MaxTasks: 10, MaxAge: 1}, "size": {MaxTasks: 10, MaxBytes: 1}} {
+		s := openTest(t, filepath.Join(t.TempDir(), "db"), o)
+		for i := range 3 {
+			task := fmt.Sprint("t", i)
+			if err := s.Put(record(task, 1, queue.Succeeded)); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := s.Get(task); !ok || len(s.Recent(10)) != 1 {
+				t.Errorf("%s: after %s there are %d records", name, task, len(s.Recent(10)))
+			}
+		}
+		s.Close()
 	}
 }
 

@@ -14,13 +14,15 @@ import (
 // pruneMost bounds how many records one commit drops.
 const pruneMost = 16
 
-// prune deletes the oldest records while there are too many, or they are too old or too large: held says how many there are and how
-// large they are, changed is told what went. Of one that cannot be read only the attempt's id is told, if that.
+// prune deletes the oldest records while there are too many, or they are too old or too large, but never the newest, which somebody may be waiting
+// for: held says how many there are and how large they are, changed is told what went. Of one that cannot be read only the attempt's id is told, if that.
 func (s *Store) prune(tx *bolt.Tx, held totals, changed *totals, now time.Time) ([]manager.Record, error) {
 	var dropped []manager.Record
 	c, index := tx.Bucket(recordsBucket).Cursor(), tx.Bucket(indexBucket)
+	newest, _ := c.Last()
+	newest = bytes.Clone(newest)
 	n := 0
-	for k, v := c.First(); k != nil && n < pruneMost; k, v = c.First() {
+	for k, v := c.First(); !bytes.Equal(k, newest) && n < pruneMost; k, v = c.First() {
 		e := entry(index.Get(k))
 		old := s.options.MaxAge > 0 && e.whole() && now.Sub(e.settled()) > s.options.MaxAge
 		large := s.options.MaxBytes > 0 && held.bytes > s.options.MaxBytes
