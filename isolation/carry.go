@@ -14,10 +14,6 @@ import (
 // Notice ends an output file of which something was dropped. Its arguments are the numbers of bytes kept and dropped.
 const Notice = "\n[mayfly: output stopped at %d bytes; %d more bytes were dropped]\n"
 
-// FullBelow is how much room is left at most in a file system that counts as full, in bytes: less than the block that the program
-// could not write.
-const FullBelow = 4096
-
 // OpenBeneath opens a file of a directory that a program may have put there, as what it is: not through links of any kind, and without
 // waiting for a pipe's other end. dir is a descriptor.
 func OpenBeneath(dir int, rel string) (*os.File, error) {

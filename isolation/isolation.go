@@ -128,7 +128,7 @@ type Exit struct {
 	// OOMKills counts the processes of the program that the kernel killed because it was at its memory limit, by the count
 	// of its control group. The program may have survived that.
 	OOMKills int64 `json:"oom_kills,omitempty"`
-	// DiskFull says that the program's private file system had no room left when the program ended.
+	// DiskFull says that the program's private file system had no room left when the program ended, as Full has it.
 	DiskFull bool `json:"disk_full,omitempty"`
 	// CarryError is why the file to be carried out was not, in words that follow "the file was ignored: "; empty where there was none.
 	CarryError string `json:"carry_error,omitempty"`

@@ -51,7 +51,7 @@ func classify(a *Attempt, e *isolation.Exit) Outcome {
 		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed processes of it at its memory limit of %s",
 			ending(e, &o), queue.FormatSize(a.Lease.Memory))
 	case e.DiskFull:
-		o.Cause, o.Message = queue.CauseDiskFull, fmt.Sprintf("%s: its scratch and temporary directories had no room left in %s",
+		o.Cause, o.Message = queue.CauseDiskFull, fmt.Sprintf("%s: its scratch and temporary directories had next to no room left in %s",
 			ending(e, &o), room(&a.Lease))
 	case e.Signal != 0:
 		o.Cause, o.Message = queue.CauseSignal, ending(e, &o)

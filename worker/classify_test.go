@@ -40,7 +40,7 @@ func TestClassify(t *testing.T) {
 		{"stopped, and over the limit on its way out", isolation.Exit{Signal: 9, OOMKills: 1, Stopped: isolation.Asked, Killed: true}, queue.CauseCancelled,
 			nil, "SIGKILL", "the worker was stopped because it was asked for"},
 		{"no room left", isolation.Exit{Code: 1, DiskFull: true}, queue.CauseDiskFull, code(1), "",
-			"the worker exited with code 1: its scratch and temporary directories had no room left in memory, of which they may take half of the limit of 64MiB"},
+			"the worker exited with code 1: its scratch and temporary directories had next to no room left in memory, of which they may take half of the limit of 64MiB"},
 		{"no room left, and did without", isolation.Exit{DiskFull: true}, queue.CauseNone, code(0), "", ""},
 		{"a result that is not taken", isolation.Exit{Code: 1, CarryError: "it is a symbolic link"}, queue.CauseExit, code(1), "",
 			"the worker exited with code 1; the result file was ignored: it is a symbolic link"},

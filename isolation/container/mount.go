@@ -93,7 +93,7 @@ func forgetAside(private string) {
 func (r *run) setAside() {
 	s := &r.spec
 	var st unix.Statfs_t
-	a := aside{Full: unix.Statfs(s.Private, &st) == nil && st.Bavail*uint64(st.Bsize) < isolation.FullBelow}
+	a := aside{Full: unix.Statfs(s.Private, &st) == nil && isolation.Full(&st)}
 	if rel, err := filepath.Rel(s.Private, s.Carry); s.Carry != "" && err == nil {
 		os.Remove(carriedOf(s.Private)) // of an earlier life that did not come to its end
 		from, err := openBeneath(s.Private, rel)

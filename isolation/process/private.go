@@ -231,10 +231,7 @@ func (p *Private) point(temporary, rel string, dir bool) error {
 // Full reports whether no room is left.
 func (p *Private) Full() bool {
 	var st unix.Statfs_t
-	if p == nil || unix.Fstatfs(int(p.root.Fd()), &st) != nil {
-		return false
-	}
-	return st.Bavail*uint64(st.Bsize) < isolation.FullBelow || st.Files > 0 && st.Ffree == 0
+	return p != nil && unix.Fstatfs(int(p.root.Fd()), &st) == nil && isolation.Full(&st)
 }
 
 // Open opens a file of the program's own directory, by its path below it, as what it is: not through links of any kind.

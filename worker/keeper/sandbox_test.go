@@ -253,6 +253,37 @@ func TestDisk(t *testing.T) {
 	}
 }
 
+// TestDiskFull fills disks of some sizes by writes of some sizes: ext4 refuses one whole for which there is not room enough, and leaves what there is.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	for _, mb := range []int64{10, 20, 50} {
+		for name, c := range map[string]struct {
+			script string
+			full   bool
+		}{
+			"cat":     {"cat /dev/zero >x", true},
+			"head":    {"head -c 100M /dev/zero >x", true},
+			"dd-1M":   {"dd if=/dev/zero of=x bs=1M", true},
+			"dd-4M":   {"dd if=/dev/zero of=x bs=4M", true},
+			"dd-100K": {"dd if=/dev/zero of=x bs=100K", true},
+			"tmp":     {"dd if=/dev/zero of=/tmp/x bs=1M", true},
+			"many":    {"i=0; while head -c 900K /dev/zero >x$i; do i=$((i+1)); done; exit 1", true},
+			"bug":     {fmt.Sprintf("head -c %dK /dev/zero >x && exit 3", mb*850), false}, // it fails for another reason, with room left
+		} {
+			e, out := b.shell(fmt.Sprintf("%s-%d", name, mb), c.script, func(s *isolation.Spec) { s.Limits.Disk = mb * 1000 * 1000 })
+			if e.Code == 0 || e.DiskFull != c.full || e.OOMKills != 0 {
+				t.Errorf("%s of %d MB: %q, %+v", name, mb, out, e)
+			}
+		}
+	}
+	for name, script := range map[string]string{"cat": "cat /dev/zero >x", "dd-1M": "dd if=/dev/zero of=/tmp/x bs=1M", "dd-100K": "dd if=/dev/zero of=x bs=100K"} {
+		if e, out := b.shell(name+"-memory", script); e.Code == 0 || !e.DiskFull || e.OOMKills != 0 {
+			t.Errorf("%s in memory: %q, %+v", name, out, e)
+		}
+	}
+}
+
 // TestSandboxStartErrors are faults of the program that only a confined one has.
 func TestSandboxStartErrors(t *testing.T) {
 	t.Parallel()
