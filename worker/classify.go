@@ -3,7 +3,6 @@ package worker
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,7 +98,7 @@ func timeoutSentence(t *queue.Task, e *isolation.Exit, o *Outcome) string {
 	if o.ExitCode != nil {
 		how = fmt.Sprintf("it exited with code %d after SIGTERM", *o.ExitCode)
 	}
-	return fmt.Sprintf("the worker ran longer than its timeout of %s; %s", t.Timeout.Round(time.Millisecond), how)
+	return fmt.Sprintf("the worker ran longer than its timeout of %s; %s", t.Timeout, how)
 }
 
 func signalName(n int) string {

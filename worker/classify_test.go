@@ -12,6 +12,11 @@ func TestClassify(t *testing.T) {
 	t.Parallel()
 	a := &Attempt{Task: queue.Task{Timeout: time.Second, Grace: 2 * time.Second}, Lease: Lease{Memory: 64 << 20}}
 	code := func(n int) *int { return &n }
+	brief := &Attempt{Task: queue.Task{Timeout: time.Nanosecond}, Lease: a.Lease}
+	exit := isolation.Exit{Signal: 15, Stopped: isolation.TimedOut}
+	if o := classify(brief, &exit); o.Message != "the worker ran longer than its timeout of 1ns; it ended after SIGTERM" {
+		t.Errorf("a timeout that no clock shows: %s", o.Message)
+	}
 	for _, tt := range []struct {
 		name    string
 		exit    isolation.Exit
