@@ -87,7 +87,7 @@ func readDocument[T any](body []byte, into *T, fields []field[T]) error {
 	err := s.document(func() error { return readRecord(&s, into, fields) })
 	if bad := (*malformed)(nil); errors.As(err, &bad) {
 		shown := ""
-		if !strings.Contains(s.text, `"environment"`) { // its values may be secrets, and where they end is not known
+		if secretFrom(s.text) < 0 { // where they end is not known
 			shown = around(s.text, bad.pos)
 		}
 		return &Refusal{Field: "body", Value: shown, Remedy: "must be one JSON object, but " + bad.Error()}
@@ -95,6 +95,9 @@ func readDocument[T any](body []byte, into *T, fields []field[T]) error {
 	if r := (*Refusal)(nil); errors.As(err, &r) {
 		if r.Field == "" {
 			r.Field = "body"
+			if secretFrom(s.text) >= 0 { // a list of tasks, say, or a task as a string
+				r.Value = ""
+			}
 		}
 		r.Field = cutPath(r.Field)
 	}
