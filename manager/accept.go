@@ -81,7 +81,7 @@ func (m *Manager) scheduleIn(wait time.Duration) {
 // attemptOf makes the attempt that the message asks for.
 func (m *Manager) attemptOf(task queue.Task, msg queue.Message) worker.Attempt {
 	return worker.Attempt{Task: task, Number: nextAttempt(msg.History), Host: m.config.Host, Band: msg.Band,
-		QueuedAt: msg.QueuedAt, Undated: msg.Undated, History: msg.History, Fingerprint: msg.Fingerprint(), Trace: worker.TraceOf(msg.Headers)}
+		QueuedAt: msg.QueuedAt, Guessed: msg.Guessed, History: msg.History, Fingerprint: msg.Fingerprint(), Trace: worker.TraceOf(msg.Headers)}
 }
 
 // nextAttempt is the number of the attempt that follows the history.
@@ -219,7 +219,7 @@ func (m *Manager) comesTwice(e *entry) bool {
 		return false
 	}
 	if e.before = m.settledBefore(a.ID(), a.Task.ID, a.Fingerprint, a.Dated()); e.before == "" {
-		if r, ok := m.copySucceeded(a.Task.ID, a.Fingerprint, a.Dated()); ok {
+		if r, ok := m.copySucceeded(a.Task.ID, a.Fingerprint, a.QueuedAt); ok {
 			e.before = r.ID
 		}
 	}
@@ -227,11 +227,11 @@ func (m *Manager) comesTwice(e *entry) bool {
 }
 
 // copySucceeded returns the success here of another copy of the attempt's message, as long as copies of it may come. There are two where a host died between the publishing of
-// the copy for the next try and its own note of that: the message itself comes back, too. When it was queued tells them from what a producer sends anew; where nobody knows that,
+// the copy for the next try and its own note of that: the message itself comes back, too. When it was queued tells them from what a producer sends anew; where that is not known,
 // they cannot be told.
-func (m *Manager) copySucceeded(taskID string, fingerprint [16]byte, dated time.Time) (Record, bool) {
+func (m *Manager) copySucceeded(taskID string, fingerprint [16]byte, queuedAt time.Time) (Record, bool) {
 	r, ok := m.History.Get(taskID)
-	return r, ok && !dated.IsZero() && r.Result.QueuedAt != nil && r.Result.State == queue.Succeeded && !r.Remote && r.of(fingerprint, dated) && r.inDoubt(time.Now())
+	return r, ok && r.Result.State == queue.Succeeded && !r.Remote && r.Fingerprint == fingerprint && r.Result.QueuedAt != nil && r.Result.QueuedAt.Equal(queuedAt) && r.inDoubt(time.Now())
 }
 
 // alreadySettled gives up the message of an attempt that was settled. The lock is held.

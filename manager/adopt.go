@@ -26,7 +26,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 			m.group.Go(func() { _, _ = m.tryWorker(&a) })
 			continue
 		}
-		if r, ok := m.History.Settled(a.ID()); h.Settled || ok && h.Ended && r.of(a.Fingerprint, a.QueuedAt) {
+		if r, ok := m.History.Settled(a.ID()); h.Settled || ok && h.Ended && r.Fingerprint == a.Fingerprint && (r.Result.QueuedAt == nil || r.Result.QueuedAt.Equal(a.QueuedAt)) {
 			if h.Left {
 				m.ledger.take(a.ID(), a.Lease)
 				m.vacate(&a, "it was left before this manager began")

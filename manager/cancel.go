@@ -223,7 +223,7 @@ func (m *Manager) cancelLabelled(c queue.Cancellation) (n int) {
 
 // cancelEntry cancels one entry. The lock is held.
 func (m *Manager) cancelEntry(e *entry, at time.Time) (said string, done bool) {
-	if !meantFor(at, &queue.Message{QueuedAt: e.attempt.QueuedAt, Undated: e.attempt.Undated}) {
+	if !meantFor(at, &queue.Message{QueuedAt: e.attempt.QueuedAt, Undated: e.undated}) {
 		return "", false
 	}
 	switch {

@@ -39,6 +39,8 @@ type entry struct {
 	standBy time.Time
 	// returned says that its message was elsewhere before, and may belong to an active entry.
 	returned bool
+	// undated says that nobody knows since when its message has been queued.
+	undated bool
 	// before is the attempt as which its message was settled before, by its id, or empty.
 	before string
 	// doubtful says that another host has said that it has begun it, and could not be handed it.
@@ -66,7 +68,7 @@ func newEntry(a worker.Attempt, d queue.Delivery) *entry {
 	e := &entry{attempt: a, delivery: d, arrived: make(chan struct{}), inVain: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
 	if d != nil {
 		msg := d.Message()
-		e.returned = msg.Redelivered || msg.HandedBy != ""
+		e.returned, e.undated = msg.Redelivered || msg.HandedBy != "", msg.Undated
 	}
 	return e
 }

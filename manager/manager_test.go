@@ -44,7 +44,7 @@ type delivery struct {
 func newDelivery(m queue.Message) *delivery {
 	m.Pool, m.Band = "default", queue.Normal
 	if m.QueuedAt.IsZero() {
-		m.QueuedAt, m.Undated = time.Now(), true
+		m.QueuedAt, m.Undated, m.Guessed = time.Now(), true, true
 	}
 	return &delivery{message: m, lost: make(chan struct{}), verdicts: make(chan queue.Verdict, 1)}
 }

@@ -18,6 +18,8 @@ type Record struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Lease       worker.Lease      `json:"lease"`
 	Fingerprint [16]byte          `json:"fingerprint"`
+	// Guessed says that when the message was queued is not the producer's word.
+	Guessed bool `json:"guessed,omitempty"`
 	// SettledAt is when everything that was due was confirmed.
 	SettledAt time.Time `json:"settled_at"`
 	// AckedAt is when the message was given up; zero while that is in doubt.
@@ -55,9 +57,9 @@ type History interface {
 const ackDoubt = 10 * time.Minute
 
 // of reports whether the record is that of a message with the fingerprint that was queued then: the same task may have been submitted before, word for word. Where nobody knows
-// when it was queued (zero), it is taken to be.
+// when one of them was queued (zero), it is taken to be.
 func (r *Record) of(fingerprint [16]byte, queuedAt time.Time) bool {
-	return r.Fingerprint == fingerprint && (queuedAt.IsZero() || r.Result.QueuedAt == nil || r.Result.QueuedAt.Equal(queuedAt))
+	return r.Fingerprint == fingerprint && (queuedAt.IsZero() || r.Guessed || r.Result.QueuedAt == nil || r.Result.QueuedAt.Equal(queuedAt))
 }
 
 // inDoubt reports whether the message of the record may come back although it was settled.

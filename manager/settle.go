@@ -168,7 +168,7 @@ func (m *Manager) hasSettled(q *queue.Question) bool {
 func (m *Manager) record(e *entry, v queue.Verdict) error {
 	a := &e.attempt
 	r := Record{ID: e.recordID(), Command: commandLine(&a.Task), Band: a.Band, Labels: a.Task.Labels, Lease: a.Lease,
-		Fingerprint: a.Fingerprint, SettledAt: time.Now()}
+		Fingerprint: a.Fingerprint, Guessed: a.Guessed, SettledAt: time.Now()}
 	switch {
 	case v.Result != nil:
 		r.Result = *v.Result

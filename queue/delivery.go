@@ -36,8 +36,10 @@ type Message struct {
 	Band   Band
 	// QueuedAt is the producer's timestamp, or else when the message was first seen by a host; never zero on a delivery.
 	QueuedAt time.Time
-	// Undated says that the producer gave no timestamp, or one that cannot be, and no host has made a copy of the message.
+	// Undated says that the producer gave no timestamp, and no host has made a copy of the message.
 	Undated bool
+	// Guessed says that the producer gave no timestamp, or one that cannot be: QueuedAt is when a host saw the message, and another one may say another time.
+	Guessed bool
 	// History holds the ended attempts, oldest first.
 	History []Past
 	// Headers are the producer's other headers (a trace context, say). They travel with every copy of the message.

@@ -58,10 +58,10 @@ type Attempt struct {
 	Number int    `json:"number"`
 	Host   string `json:"host"`
 	Lease  Lease  `json:"lease"`
-	// Band, QueuedAt and Undated are the message's, for those who ask while no delivery is at hand.
+	// Band, QueuedAt and Guessed are the message's, for those who ask while no delivery is at hand.
 	Band     queue.Band `json:"band"`
 	QueuedAt time.Time  `json:"queued_at"`
-	Undated  bool       `json:"undated,omitempty"`
+	Guessed  bool       `json:"guessed,omitempty"`
 	// History holds the attempts before this one.
 	History []queue.Past `json:"history,omitempty"`
 	// Fingerprint tells messages with the same task id apart.
@@ -73,9 +73,9 @@ type Attempt struct {
 	joined bool
 }
 
-// Dated is when its message was queued, or zero where nobody knows: then another delivery of the message says another time.
+// Dated is when its message was queued, or zero where that is guessed.
 func (a *Attempt) Dated() time.Time {
-	if a.Undated {
+	if a.Guessed {
 		return time.Time{}
 	}
 	return a.QueuedAt

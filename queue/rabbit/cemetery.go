@@ -47,7 +47,7 @@ func (c *Client) Dead(ctx context.Context, visit func(queue.DeadLetter) bool) er
 func (c *Client) Requeue(ctx context.Context, key string) error {
 	return c.remove(ctx, key, func(b buried, user string) error {
 		m := decode(b.raw, b.Pool, b.Band, user)
-		m.QueuedAt = time.Now() // what is known of it, as how it ended, does not hold for this one
+		m.QueuedAt, m.Guessed = time.Now(), false // what is known of it, as how it ended, does not hold for this one
 		msg := again(b.raw, m, user)
 		for _, h := range []string{headerAttempts, headerDeadKey, headerReason, headerCause, headerPool, headerBand, headerTaskID,
 			headerHost, headerBuriedAt} {

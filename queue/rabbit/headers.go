@@ -18,11 +18,12 @@ import (
 // Headers that Mayfly sets. Producers' own headers do not begin like that.
 const (
 	headerPrefix   = "mayfly-"
-	headerAttempts = "mayfly-attempts"  // the history as JSON, or packed
-	headerQueuedAt = "mayfly-queued-at" // RFC 3339 with nanoseconds
-	headerUserID   = "mayfly-user-id"   // the producer's identity, which the broker had checked
-	headerAttempt  = "mayfly-attempt"   // of a result: the number of the last attempt
-	headerPublish  = "mayfly-publish"   // tells one publishing from another when the broker returns it
+	headerAttempts = "mayfly-attempts"          // the history as JSON, or packed
+	headerQueuedAt = "mayfly-queued-at"         // RFC 3339 with nanoseconds
+	headerGuessed  = "mayfly-queued-at-guessed" // of a copy: that is when a host saw the message
+	headerUserID   = "mayfly-user-id"           // the producer's identity, which the broker had checked
+	headerAttempt  = "mayfly-attempt"           // of a result: the number of the last attempt
+	headerPublish  = "mayfly-publish"           // tells one publishing from another when the broker returns it
 	headerDeadKey  = "mayfly-dead-key"
 	headerReason   = "mayfly-reason"
 	headerCause    = "mayfly-cause"

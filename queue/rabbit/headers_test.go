@@ -101,3 +101,26 @@ func TestTable(t *testing.T) {
 		t.Error("a channel passes for a header")
 	}
 }
+
+// TestGuessed has messages copied whose producer says when they were queued, does not say it, and says what cannot be: a copy says whether that is known.
+func TestGuessed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		said    time.Time
+		guessed bool
+		undated bool
+	}{"said": {time.Unix(1e9, 0), false, false}, "not said": {time.Time{}, true, true}, "ahead": {time.Now().Add(time.Hour), true, false}} {
+		m := decode(amqp.Delivery{Timestamp: c.said}, "p", queue.Normal, "me")
+		if m.Guessed != c.guessed || m.Undated != c.undated {
+			t.Errorf("%s: guessed %t, undated %t", name, m.Guessed, m.Undated)
+		}
+		for range 2 {
+			copied := again(amqp.Delivery{Timestamp: c.said}, m, "me")
+			seen := decode(amqp.Delivery{Timestamp: copied.Timestamp, Headers: copied.Headers, UserId: "me"}, "p", queue.Normal, "me")
+			if !seen.QueuedAt.Equal(m.QueuedAt) || seen.Guessed != c.guessed || seen.Undated {
+				t.Errorf("%s: a copy is of %s (guessed %t, undated %t), want %s", name, seen.QueuedAt, seen.Guessed, seen.Undated, m.QueuedAt)
+			}
+			m = seen
+		}
+	}
+}

@@ -31,8 +31,10 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		History:       decodeHistory(d.Headers[headerAttempts]),
 		Turns:         turns(d.Headers),
 	}
+	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
 	at, dated := queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp)
-	m.QueuedAt, m.Undated = at, !dated
+	_, guessed := d.Headers[headerGuessed]
+	m.QueuedAt, m.Guessed = at, guessed || !dated
 	m.Redelivered = d.Redelivered || len(m.Turns) != 1
 	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
 		m.Redelivered, m.Turns = true, nil // what was before, another queue has counted
@@ -69,6 +71,9 @@ func again(d amqp.Delivery, m queue.Message, self string) amqp.Publishing {
 	delete(h, headerTurns)
 	h[headerTurn] = firstTurn()
 	h[headerQueuedAt] = m.QueuedAt.Format(time.RFC3339Nano)
+	if delete(h, headerGuessed); m.Guessed {
+		h[headerGuessed] = true
+	}
 	h[headerUserID] = m.UserID
 	kind := d.ContentType
 	if kind == "" {
