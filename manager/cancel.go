@@ -62,6 +62,11 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 // CancelLabel implements Backend.
 func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string, error) {
 	c := queue.Cancellation{Label: label, Value: value, At: time.Now()}
+	if m.Broadcast == nil { // first, for what backs off, and for what leaves the queue meanwhile
+		if err := m.History.MarkCancel(labelMark(label, value), c.At); err != nil {
+			return "", err
+		}
+	}
 	n := m.cancelLabelled(c)
 	if err := m.keepStops(ctx, c); err != nil {
 		return "", err
@@ -86,9 +91,6 @@ func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string,
 		}
 	}
 	if m.Broadcast == nil {
-		if err := m.History.MarkCancel(labelMark(label, value), c.At); err != nil { // for what backs off
-			return "", err
-		}
 		return fmt.Sprintf("%d tasks were cancelled", n), nil
 	}
 	if err := m.tellAll(ctx, c); err != nil {
