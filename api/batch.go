@@ -36,6 +36,10 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 		for n := 1; r.Context().Err() == nil; n++ {
 			patience(w, r)
 			line, err := readLine(lines)
+			if errors.Is(err, errTooLarge) { // the ones behind it are no worse for it
+				answers <- said(Submitted{Line: n, Error: errTooLarge.Error(), Field: errTooLarge.Field})
+				continue
+			}
 			if document := bytes.TrimSpace(line); len(document) > 0 && (err == nil || errors.Is(err, io.EOF)) {
 				reply := make(chan Submitted, 1)
 				answers <- reply
@@ -48,9 +52,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 			}
 			if err != nil {
 				if !errors.Is(err, io.EOF) {
-					reply := make(chan Submitted, 1)
-					reply <- Submitted{Line: n, Error: fmt.Sprintf("cannot read the batch: %v", err)}
-					answers <- reply
+					answers <- said(Submitted{Line: n, Error: fmt.Sprintf("cannot read the batch: %v", err)})
 				}
 				return
 			}
@@ -74,15 +76,26 @@ func patience(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readLine reads a line, unless it is longer than any document.
+// said is an answer that is there already.
+func said(a Submitted) chan Submitted {
+	reply := make(chan Submitted, 1)
+	reply <- a
+	return reply
+}
+
+// readLine reads a line. One that is longer than any document it reads to its end and forgets, for the next one begins there.
 func readLine(r *bufio.Reader) (line []byte, err error) {
+	long := false
 	for {
 		piece, err := r.ReadSlice('\n')
-		line = append(line, piece...)
-		if len(line) > queue.MaxBody+1 {
-			return nil, fmt.Errorf("a line is longer than %d bytes, more than a task may have", queue.MaxBody)
+		if line = append(line, piece...); len(line) > queue.MaxBody+1 {
+			long, line = true, line[:0]
 		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case long && (err == nil || errors.Is(err, io.EOF)):
+			return nil, errTooLarge // an end of the file is met once more
+		default:
 			return line, err
 		}
 	}

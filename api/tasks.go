@@ -20,6 +20,10 @@ type Submitted struct {
 	Field string `json:"field,omitempty"`
 }
 
+// errTooLarge refuses a document that is larger than any may be, and was not read to its end.
+var errTooLarge = &queue.Refusal{Field: "body", Remedy: fmt.Sprintf(
+	"has more than %d bytes (%s), the most that are accepted, so send a reference to large data", queue.MaxBody, queue.FormatSize(queue.MaxBody))}
+
 func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	patience(w, r)
 	// One byte more than is allowed lets the decoder name the limit.
