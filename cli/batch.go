@@ -30,34 +30,43 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 	defer bars.stop()
 	submitting := bars.bar("submitted")
 
-	var ids []string
-	refused := 0
+	var waits *awaited
+	var ending bar
+	if s.wait {
+		ending = bars.bar("ended")
+		waits = s.await(ctx, cmd, client, bars, ending)
+	}
+	taken, refused := 0, 0
 	err = client.Batch(ctx, file, s.pool, func(a api.Submitted) bool {
 		submitting.one()
 		switch {
 		case a.Error != "":
 			refused++
 			bars.say("line %d: %s", a.Line, clean(a.Error))
+			return true
+		case s.wait:
+			waits.add(a.ID)
+		case s.quiet:
+		case s.command.json:
+			printJSONLine(cmd.OutOrStdout(), a)
 		default:
-			ids = append(ids, a.ID)
-			if !s.wait && !s.quiet {
-				if s.command.json {
-					printJSONLine(cmd.OutOrStdout(), a)
-				} else {
-					fmt.Fprintln(cmd.OutOrStdout(), a.ID)
-				}
-			}
+			fmt.Fprintln(cmd.OutOrStdout(), a.ID)
 		}
+		taken++
 		return true
 	})
-	submitting.done(len(ids) + refused)
-	if err == nil && s.wait {
-		var counts map[queue.State]int
-		counts, err = s.waitAll(ctx, cmd, client, bars, ids)
+	submitting.done(taken + refused)
+	switch {
+	case s.wait && err != nil:
+		stop()
+		_ = waits.all() // the first error is that of the submission
+	case s.wait:
+		ending.total(taken)
+		err = waits.all()
+		ending.done(taken)
 		bars.stop()
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d tasks: %d succeeded, %d failed, %d cancelled, %d rejected\n", len(ids)+refused,
-			counts[queue.Succeeded], counts[queue.Failed], counts[queue.Cancelled], counts[queue.Rejected]+refused)
-		if err == nil && counts[queue.Succeeded] < len(ids)+refused {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d tasks: %s\n", taken+refused, waits.summary(refused))
+		if err == nil && waits.counts[queue.Succeeded] < taken+refused {
 			err = &codeError{code: codeFailure}
 		}
 	}
@@ -66,59 +75,15 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 	case errors.Is(err, context.Canceled):
 		return &codeError{codeCancelled, errors.New("stopped waiting; the tasks that were submitted go on")}
 	case err == nil && refused > 0:
-		return fmt.Errorf("%d of %d documents were refused", refused, len(ids)+refused)
+		return fmt.Errorf("%d of %d documents were refused", refused, taken+refused)
 	}
 	return err
-}
-
-// waitWidth is how many tasks of a batch are waited for at once.
-const waitWidth = 64
-
-// waitAll waits for tasks, and with --json prints each result as it comes.
-func (s *submission) waitAll(ctx context.Context, cmd *cobra.Command, client *api.Client, bars *bars, ids []string) (map[queue.State]int, error) {
-	bar := bars.bar("ended")
-	bar.total(len(ids))
-	counts := map[queue.State]int{}
-	var mu sync.Mutex
-	var first error
-	next := make(chan string)
-	var wg sync.WaitGroup
-	for range min(waitWidth, len(ids)) {
-		wg.Go(func() {
-			for id := range next {
-				v, err := client.Wait(ctx, id)
-				mu.Lock()
-				switch {
-				case err != nil:
-					first = err
-				default:
-					counts[v.Result.State]++
-					bar.one()
-					if s.command.json {
-						printJSONLine(cmd.OutOrStdout(), v.Result)
-					} else if v.Result.State != queue.Succeeded {
-						bars.say("%s: %s (%s): %s", v.ID, v.Result.State, v.Result.Cause, clean(v.Result.Message))
-					}
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	for _, id := range ids {
-		select {
-		case next <- id:
-		case <-ctx.Done():
-		}
-	}
-	close(next)
-	wg.Wait()
-	bar.done(len(ids))
-	return counts, first
 }
 
 // bars are progress bars on a terminal, and nothing elsewhere.
 type bars struct {
 	w      io.Writer
+	mu     sync.Mutex      // guards w, to which submitting and waiting write at once
 	writer progress.Writer // nil where nothing is shown
 	once   sync.Once
 }
@@ -147,6 +112,8 @@ func (b *bars) say(format string, args ...any) {
 		b.writer.Log(format, args...)
 		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	fmt.Fprintf(b.w, format+"\n", args...)
 }
 

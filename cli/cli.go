@@ -68,7 +68,11 @@ func usage(format string, args ...any) error {
 // Execute runs the command that the arguments name and returns the exit code.
 func Execute(p Program) int {
 	cmd := New(p)
-	err := cmd.ExecuteContext(context.Background())
+	return codeOf(cmd, cmd.ExecuteContext(context.Background()))
+}
+
+// codeOf says on standard error what went wrong, if anything did, and returns the exit code.
+func codeOf(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -187,5 +191,5 @@ func exitCodes() *cobra.Command {
 
 "mayfly submit --lines FILE --wait":
   0    all tasks succeeded
-  1    some did not`}
+  1    some did not, or are not known any more`}
 }

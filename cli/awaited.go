@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/queue"
+)
+
+const (
+	// waitWidth is how many tasks of a batch are waited for at once: each takes a connection, of which an address has 64 by TCP.
+	waitWidth = 32
+	// waitTurn is how long one is waited for while nobody waits for others, and how long we keep away once we have asked too often.
+	waitTurn = time.Second
+)
+
+// awaited are the tasks of a batch that are waited for, each from when it is submitted on, and in turns: the history forgets what ended
+// long ago, however long the tasks before it go on.
+type awaited struct {
+	client *api.Client
+	// ended is told each result.
+	ended func(*queue.Result)
+
+	mu sync.Mutex
+	// changed is told of every change of ids and whole.
+	changed *sync.Cond
+	// ids are those that nobody waits for at the moment, the next one first.
+	ids []string
+	// whole says that no more come.
+	whole bool
+	// counts are those that have ended, forgotten is how many are not known any more.
+	counts    map[queue.State]int
+	forgotten int
+	first     error
+	workers   sync.WaitGroup
+}
+
+// await waits until ctx ends for all tasks that are added.
+func (s *submission) await(ctx context.Context, cmd *cobra.Command, client *api.Client, bars *bars, bar bar) *awaited {
+	a := &awaited{client: client, counts: map[queue.State]int{}, ended: func(r *queue.Result) {
+		bar.one()
+		if s.command.json {
+			printJSONLine(cmd.OutOrStdout(), r)
+		} else if r.State != queue.Succeeded {
+			bars.say("%s: %s (%s): %s", r.ID, r.State, r.Cause, clean(r.Message))
+		}
+	}}
+	a.changed = sync.NewCond(&a.mu)
+	context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.changed.Broadcast()
+	})
+	for range waitWidth {
+		a.workers.Go(func() {
+			for a.one(ctx) {
+			}
+		})
+	}
+	return a
+}
+
+// add has a task be waited for.
+func (a *awaited) add(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ids = append(a.ids, id)
+	a.changed.Signal()
+}
+
+// all returns when all that were added have ended, with the first error.
+func (a *awaited) all() error {
+	a.mu.Lock()
+	a.whole = true
+	a.changed.Broadcast()
+	a.mu.Unlock()
+	a.workers.Wait()
+	return a.first
+}
+
+// summary says how they ended, with those that were refused before they were tasks.
+func (a *awaited) summary(refused int) string {
+	text := fmt.Sprintf("%d succeeded, %d failed, %d cancelled, %d rejected",
+		a.counts[queue.Succeeded], a.counts[queue.Failed], a.counts[queue.Cancelled], a.counts[queue.Rejected]+refused)
+	if a.forgotten > 0 {
+		text += fmt.Sprintf(", %d not known any more: they have left the history", a.forgotten)
+	}
+	return text
+}
+
+// one waits for a task, for a turn unless it is among the last, and reports whether there may be others.
+func (a *awaited) one(ctx context.Context) bool {
+	id, turn, ok := a.next(ctx)
+	if !ok {
+		return false
+	}
+	wait, cancel := ctx, func() {}
+	if turn {
+		wait, cancel = context.WithTimeout(ctx, waitTurn)
+	}
+	v, err := a.client.Wait(wait, id)
+	cancel()
+	var refused *api.Error
+	tooOften := errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests
+	if tooOften {
+		pause(ctx, waitTurn)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case err == nil:
+		a.counts[v.Result.State]++
+		a.ended(v.Result)
+	case ctx.Err() != nil:
+		a.fail(ctx.Err())
+	case tooOften, errors.Is(err, context.DeadlineExceeded):
+		a.ids = append(a.ids, id)
+		a.changed.Signal()
+	case refused != nil && refused.Status == http.StatusNotFound:
+		a.forgotten++
+	default:
+		a.fail(err)
+	}
+	return true
+}
+
+// next takes the task whose turn it is. turn says that others are to have theirs; those that come back find their worker still there.
+func (a *awaited) next(ctx context.Context) (id string, turn, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(a.ids) == 0 && !a.whole && ctx.Err() == nil {
+		a.changed.Wait()
+	}
+	if ctx.Err() != nil {
+		a.fail(ctx.Err())
+		return "", false, false
+	}
+	if len(a.ids) == 0 {
+		return "", false, false
+	}
+	id, a.ids = a.ids[0], a.ids[1:]
+	return id, !a.whole || len(a.ids) > 0, true
+}
+
+// fail keeps the first error; later ones are noise. The lock is held.
+func (a *awaited) fail(err error) {
+	if a.first == nil {
+		a.first = err
+	}
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
