@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,6 +56,9 @@ func (d *document) flags(f *pflag.FlagSet) {
 
 // json makes the task document of the flags that were given, for the command in args.
 func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
+	if err := d.text(cmd, args); err != nil {
+		return nil, err
+	}
 	given := cmd.Flags().Changed
 	doc, resources := map[string]any{}, map[string]any{}
 	put := func(into map[string]any, flag, field string, value any) {
@@ -102,6 +106,9 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := utf8Only("--stdin-file", string(text)); err != nil {
+			return nil, err
+		}
 		doc["stdin"] = string(text)
 	}
 	for flag, list := range map[string][]string{"env": d.environment, "label": d.labels} {
@@ -116,6 +123,9 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 			if !ok {
 				return nil, usage("--%s is %q: it must be NAME=VALUE", flag, pair)
 			}
+			if err := utf8Only("--"+flag+" "+name, value); err != nil {
+				return nil, err
+			}
 			pairs[name] = value
 		}
 		if len(pairs) > 0 {
@@ -126,6 +136,40 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 		return nil, usage("nothing to run: give a command after --, or --shell, --type, --file or --lines; see \"%s --help\"", cmd.CommandPath())
 	}
 	return json.Marshal(doc)
+}
+
+// text refuses what JSON would change without a word: values that are no text.
+func (d *document) text(cmd *cobra.Command, args []string) error {
+	var first error
+	check := func(what, value string) {
+		if err := utf8Only(what, value); err != nil && first == nil {
+			first = err
+		}
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			for _, value := range list.GetSlice() {
+				check("--"+f.Name, value)
+			}
+			return
+		}
+		check("--"+f.Name, f.Value.String())
+	})
+	for i, arg := range args {
+		check(fmt.Sprintf("word %d of the command", i+1), arg)
+	}
+	return first
+}
+
+// utf8Only refuses a value that is no text.
+func utf8Only(what, value string) error {
+	for i, r := range value {
+		if _, size := utf8.DecodeRuneInString(value[i:]); r == utf8.RuneError && size == 1 {
+			return usage("%s is not UTF-8 (byte %d is 0x%02x), which a task document has to be: write the bytes to a file that the worker reads, or encode them, as base64",
+				what, i+1, value[i])
+		}
+	}
+	return nil
 }
 
 // numberOr returns a plain number as such: seconds, or bytes. All else is text with a unit.
