@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/mayfly/mayfly/api"
@@ -112,13 +114,30 @@ MAYFLY_URL is set (https://host:7070) by TCP, with the token in MAYFLY_TOKEN_FIL
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%w; see \"%s --help\"", err, cmd.CommandPath())
+		return usage("%w; see \"%s --help\"", wrongValue(err), cmd.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the manager's `PATH` (default $MAYFLY_SOCKET, or the system's)")
 	root.AddCommand(c.run(), c.keeper(), c.gpuHelper(), c.gpus(), c.submit(), c.ps(), c.show(), c.explain(), c.wait(), c.logs(), c.cancel(), c.drain(), c.dead(), c.hosts(), c.info(), c.demand(),
 		c.check(), c.version(), exitCodes())
 	wrapArgs(root)
 	return root
+}
+
+// wrongValue says of a flag whose value cannot be read what would be right, in place of the parser's words.
+func wrongValue(err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	right := map[string]string{"int": "it must be a whole number, as 3", "float64": "it must be a number, as 2 or 0.5", "bool": "it must be true or false",
+		"duration": "it must be a duration, as 90s or 2h30m"}[wrong.GetFlag().Value.Type()]
+	if right == "" {
+		return err
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		right = "it is out of range"
+	}
+	return fmt.Errorf("--%s is %q: %s", wrong.GetFlag().Name, wrong.GetValue(), right)
 }
 
 // wrapArgs makes wrong arguments a matter of usage.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/mayfly/mayfly/queue"
 )
 
 // document gathers a task from flags.
@@ -60,6 +63,12 @@ func (d *document) json(cmd *cobra.Command, args []string) ([]byte, error) {
 		return nil, err
 	}
 	given := cmd.Flags().Changed
+	switch {
+	case math.IsNaN(d.cpu) || math.IsInf(d.cpu, 0):
+		return nil, usage("--cpu is %g: it must be a number of cores, as 2 or 0.5", d.cpu)
+	case given("stdin") && given("stdin-file"):
+		return nil, usage("--stdin and --stdin-file exclude each other: there is one standard input")
+	}
 	doc, resources := map[string]any{}, map[string]any{}
 	put := func(into map[string]any, flag, field string, value any) {
 		if given(flag) {
@@ -209,15 +218,20 @@ func openFile(cmd *cobra.Command, name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// readFile reads a file that is to be a task document, or to be in one, no further than one may go.
 func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 	f, err := openFile(cmd, name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(f)
+	text, err := io.ReadAll(io.LimitReader(f, queue.MaxBody+1))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	if len(text) > queue.MaxBody {
+		return nil, fmt.Errorf("cannot submit %s: it has more than %d bytes (%s), the most that a task document may have: have the worker read large data from where it lies",
+			name, queue.MaxBody, queue.FormatSize(queue.MaxBody))
 	}
 	return text, nil
 }

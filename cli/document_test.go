@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/queue"
 )
 
 // submitting has submit speak to a manager that takes all, and returns what it got last.
@@ -54,5 +55,38 @@ func TestNoText(t *testing.T) {
 	// The character that stands for what is none is one.
 	if code, _, said := submit("", "--stdin", "\uFFFD é", "--", "cat"); code != 0 || !strings.Contains(string(got()), `"stdin":"`+"\uFFFD é"+`"`) {
 		t.Errorf("exit code %d: %s", code, said)
+	}
+}
+
+// TestWrongFlags holds that a wrong value is named together with what would be right.
+func TestWrongFlags(t *testing.T) {
+	t.Parallel()
+	submit, got := submitting(t)
+	for what, args := range map[string][]string{
+		"--cpu is NaN: it must be a number of cores, as 2 or 0.5":                   {"--cpu", "NaN", "--", "true"},
+		"--cpu is +Inf: it must be a number of cores":                               {"--cpu", "Inf", "--", "true"},
+		`--cpu is "abc": it must be a number, as 2 or 0.5; see "mayfly submit`:      {"--cpu", "abc", "--", "true"},
+		`--cpu is "1e999": it is out of range`:                                      {"--cpu", "1e999", "--", "true"},
+		`--gpu is "two": it must be a whole number, as 3`:                           {"--gpu", "two", "--", "true"},
+		`--wait is "maybe": it must be true or false`:                               {"--wait=maybe", "--", "true"},
+		"--stdin and --stdin-file exclude each other":                               {"--stdin", "", "--stdin-file", "-", "--", "cat"},
+		"cannot submit /dev/zero: it has more than 16777216 bytes (16MiB)":          {"--file", "/dev/zero"},
+		"cannot submit -: it has more than 16777216 bytes (16MiB), the most that a": {"--stdin-file", "-", "--", "cat"},
+	} {
+		code, _, said := submit(strings.Repeat("x", queue.MaxBody+1), args...)
+		if code == 0 || !strings.Contains(said, what) || strings.Contains(said, "strconv") || got() != nil {
+			t.Errorf("%q: exit code %d: %s", args, code, said)
+		}
+	}
+	mayfly := answering(t, http.NotFoundHandler())
+	for what, args := range map[string][]string{
+		"--tail is -5: it must not be negative":                        {"logs", "--tail", "-5", "x"},
+		"--tail is -1: it must not be negative":                        {"logs", "--tail=-1", "x"},
+		"--attempt is -1: it must not be negative":                     {"logs", "--attempt", "-1", "x"},
+		`--attempt is "99999999999999999999": it is out of range; see`: {"logs", "--attempt", "99999999999999999999", "x"},
+	} {
+		if code, _, said := mayfly("", args...); code != codeUsage || !strings.Contains(said, what) {
+			t.Errorf("%q: exit code %d: %s", args, code, said)
+		}
 	}
 }

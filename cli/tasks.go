@@ -298,6 +298,11 @@ terminal, what the terminal would obey instead of showing it is replaced, unless
 			if onlyOut && onlyErr {
 				return usage("--stdout and --stderr exclude each other; without either, both are printed")
 			}
+			for flag, n := range map[string]int{"tail": o.Tail, "attempt": o.Attempt} {
+				if cmd.Flags().Changed(flag) && n < 0 {
+					return usage("--%s is %d: it must not be negative", flag, n)
+				}
+			}
 			client := c.client()
 			defer client.Close()
 			ctx, stop := interruptible(cmd.Context())
