@@ -193,7 +193,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusBadRequest
 	case errors.As(err, &size):
 		status = http.StatusRequestEntityTooLarge
-	case errors.Is(err, manager.ErrUnknownTask), errors.Is(err, manager.ErrElsewhere), errors.Is(err, queue.ErrNoDeadLetter):
+	case errors.Is(err, manager.ErrUnknownTask), errors.Is(err, manager.ErrElsewhere), errors.As(err, new(*manager.NoOutput)),
+		errors.Is(err, queue.ErrNoDeadLetter):
 		status = http.StatusNotFound
 	default:
 		s.log.Error("request failed", "method", r.Method, logkey.Path, r.URL.Path, logkey.Err, err)

@@ -63,8 +63,8 @@ func (s *Server) logEvents(w http.ResponseWriter, r *http.Request, l logRequest,
 				continue
 			}
 			err := f.open(l.tail, from[i], there)
-			if err != nil && !errors.Is(err, manager.ErrUnknownTask) {
-				return fmt.Errorf("cannot show the output of %s: %w", l.id, err)
+			if err != nil && !errors.Is(err, errNotThere) {
+				return l.cannot(err, out)
 			}
 			there = there || f.f != nil
 			if f.f != nil && !f.send(events, streams, out.Attempt, !out.Live) {
@@ -72,7 +72,7 @@ func (s *Server) logEvents(w http.ResponseWriter, r *http.Request, l logRequest,
 			}
 		}
 		if !there {
-			return fmt.Errorf("cannot show the output of %s: it is not kept any more, or the task never began: %w", l.id, manager.ErrUnknownTask)
+			return l.cannot(errNotThere, out)
 		}
 		if !events.flush() {
 			return nil

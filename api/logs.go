@@ -48,7 +48,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if stream != "" && stream != stdout && stream != stderr {
 		return &badRequest{fmt.Sprintf("cannot use stream=%q: it is stdout or stderr", stream)}
 	}
-	out, err := s.backend.Output(r.Context(), l.id, l.attempt)
+	out, err := s.find(r, l)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer f.close()
 	if err := f.open(l.tail, l.offset, out.Kept || out.Live && l.follow); err != nil {
-		return fmt.Errorf("cannot show the output of %s: %w", l.id, err)
+		return l.cannot(err, out)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if !l.follow && l.tail < 0 && l.offset < 0 {
@@ -74,6 +74,37 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Mayfly-Offset", strconv.FormatInt(f.at, 10))
 	return s.copy(w, r, l, f, out)
+}
+
+// cannot says why the output is not shown.
+func (l logRequest) cannot(err error, out manager.Output) error {
+	if errors.Is(err, errNotThere) && out.Live {
+		err = &manager.NoOutput{Why: "its worker is only being started", Waits: true}
+	}
+	return fmt.Errorf("cannot show the output of %s: %w", l.id, err)
+}
+
+// find locates the output; who follows waits for an attempt that has not begun.
+func (s *Server) find(r *http.Request, l logRequest) (manager.Output, error) {
+	for {
+		changed := s.backend.Changed()
+		out, err := s.backend.Output(r.Context(), l.id, l.attempt)
+		var none *manager.NoOutput
+		switch {
+		case !errors.As(err, &none):
+			return out, err
+		case !l.follow || !none.Waits:
+			return out, l.cannot(err, out)
+		}
+		select {
+		case <-changed: // most changes are other tasks'
+		case <-r.Context().Done():
+			return out, r.Context().Err()
+		}
+		if !wait(r, followPause) {
+			return out, r.Context().Err()
+		}
+	}
 }
 
 // The streams of an attempt.
@@ -89,6 +120,9 @@ type outputFile struct {
 	at   int64
 }
 
+// errNotThere says that nothing is left of an attempt's output.
+var errNotThere = &manager.NoOutput{Why: "it is not kept any more"}
+
 // open opens the file unless it is open. Where it may be lacking, for nothing was written (yet), it need not be there.
 func (o *outputFile) open(tail, offset int, lacking bool) error {
 	if o.f != nil {
@@ -99,7 +133,7 @@ func (o *outputFile) open(tail, offset int, lacking bool) error {
 	case errors.Is(err, os.ErrNotExist) && lacking:
 		return nil
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("it is not kept any more, or the task never began: %w", manager.ErrUnknownTask)
+		return errNotThere
 	case err != nil:
 		return err
 	}
@@ -135,7 +169,7 @@ func (s *Server) copy(w http.ResponseWriter, r *http.Request, l logRequest, f *o
 	flusher := http.NewResponseController(w)
 	for {
 		if err := f.open(l.tail, l.offset, out.Kept || out.Live && l.follow); err != nil {
-			return fmt.Errorf("cannot show the output of %s: %w", l.id, err)
+			return l.cannot(err, out)
 		}
 		if f.f != nil {
 			if _, err := io.Copy(w, f.f); err != nil {

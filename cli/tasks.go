@@ -315,7 +315,7 @@ terminal, what the terminal would obey instead of showing it is replaced, unless
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVarP(&o.Follow, "follow", "f", false, "go on until the attempt has ended")
+	f.BoolVarP(&o.Follow, "follow", "f", false, "go on until the attempt has ended; wait for one that has not begun")
 	f.IntVar(&o.Attempt, "attempt", 0, "the attempt's `NUMBER` (default the latest)")
 	f.IntVar(&o.Tail, "tail", -1, "only the last `BYTES`")
 	f.BoolVar(&onlyOut, "stdout", false, "only standard output")

@@ -302,17 +302,16 @@ func (m *Manager) Changed() <-chan struct{} {
 // Output implements Backend.
 func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, error) {
 	m.mu.Lock()
-	e := m.active[id]
-	m.mu.Unlock()
-	if e != nil && (attempt == 0 || attempt == e.attempt.Number) {
-		m.mu.Lock()
-		live, kept := e.status != Settling, e.begun
-		m.mu.Unlock()
-		return m.output(id, e.attempt.Number, live, kept), nil
+	for _, e := range m.entriesOf(id) {
+		if at := e == m.active[id]; (at || e.begun) && (attempt == 0 || attempt == e.attempt.Number) {
+			defer m.mu.Unlock()
+			return m.output(id, e.attempt.Number, at && e.status != Settling, e.begun), nil
+		}
 	}
+	m.mu.Unlock()
 	r, ok := m.History.Get(id)
-	if !ok {
-		return Output{}, ErrUnknownTask
+	if !ok || attempt > r.Result.Attempt {
+		return Output{}, m.noOutput(ctx, id, attempt)
 	}
 	if r.Remote {
 		return Output{}, fmt.Errorf("cannot show the output of %s, which ran on %s: %w", id, r.Result.Host, ErrElsewhere)
@@ -320,8 +319,14 @@ func (m *Manager) Output(ctx context.Context, id string, attempt int) (Output, e
 	if attempt == 0 {
 		attempt = r.Result.Attempt
 	}
+	if attempt == 0 {
+		return Output{}, &NoOutput{Why: "it never began"}
+	}
+	if err := m.elsewhere(id, r.Result.Attempts, attempt); err != nil {
+		return Output{}, err
+	}
 	_, kept := m.History.Settled(queue.AttemptID(id, attempt))
-	return m.output(id, attempt, false, kept && attempt > 0), nil
+	return m.output(id, attempt, false, kept), nil
 }
 
 func (m *Manager) output(id string, attempt int, live, kept bool) Output {

@@ -128,8 +128,8 @@ type Backend interface {
 	Wait(ctx context.Context, id string) (View, error)
 	// Changed returns a channel that is closed at the next change of any task.
 	Changed() <-chan struct{}
-	// Output locates the output of the task's attempt with this number; 0 means the latest. It returns ErrUnknownTask or
-	// ErrElsewhere where there is none.
+	// Output locates the output of the task's attempt with this number; 0 means the latest. It returns ErrUnknownTask,
+	// ErrElsewhere or a *NoOutput where there is none.
 	Output(ctx context.Context, id string, attempt int) (Output, error)
 	// Cancel cancels a waiting or running task. The string says in one sentence what was done.
 	Cancel(ctx context.Context, id string) (string, error)
