@@ -102,7 +102,7 @@ func (c *Remote) Open(log *slog.Logger) (*Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on MAYFLY_LISTEN=%s: %w", c.Listen, err)
 	}
-	d.listener = netutil.LimitListener(patientListener{l}, connectionsMax)
+	d.listener = &shareListener{Listener: patientListener{netutil.LimitListener(l, connectionsMax)}, open: map[netip.Addr][]*shareConn{}}
 	if host, _, _ := net.SplitHostPort(c.Listen); host != "" {
 		d.Names = append(d.Names, host)
 	}
@@ -187,16 +187,21 @@ func remote(r *http.Request) bool { return r.Context().Value(remoteKey{}) != nil
 func (d *Door) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
+		known := d.tokens == nil || d.knows(r)
+		if known {
+			welcome(r)
+		} else {
+			w.Header().Set("Connection", "close") // it would be kept for minutes, by who may not even ask
+		}
 		limiter := d.limiter(r.RemoteAddr)
 		if !limiter.Allow() {
 			w.Header().Set("Retry-After", "1")
 			answer(w, http.StatusTooManyRequests, failure{Error: fmt.Sprintf("cannot answer so often: %d requests a second are answered to one address", requestRate)})
 			return
 		}
-		if d.tokens != nil && !public(r.URL.Path) && !d.knows(r) {
+		if !known && !public(r.URL.Path) {
 			limiter.ReserveN(time.Now(), wrongToken) // only its delay is wanted
 			w.Header().Set("WWW-Authenticate", `Bearer realm="mayfly"`)
-			w.Header().Set("Connection", "close")
 			answer(w, http.StatusUnauthorized, failure{Error: "cannot answer without a token of MAYFLY_TOKEN_FILE: send it as \"Authorization: Bearer TOKEN\""})
 			return
 		}
@@ -219,15 +224,7 @@ const limitersMax = 4096
 
 // limiter returns that of a client's address; those that are full are the same as new ones.
 func (d *Door) limiter(remote string) *rate.Limiter {
-	var key netip.Addr
-	if at, err := netip.ParseAddrPort(remote); err == nil {
-		key = at.Addr().Unmap()
-		if key.Is6() { // who has one address of a network has all
-			if p, err := key.Prefix(64); err == nil {
-				key = p.Addr()
-			}
-		}
-	}
+	key := addressOf(remote)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.limiters[key]

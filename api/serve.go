@@ -24,7 +24,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	// Requests end with the server: a follower would hold up the stop otherwise.
 	requests, endRequests := context.WithCancel(context.Background())
 	defer endRequests()
-	s := &http.Server{Handler: h, BaseContext: func(net.Listener) context.Context { return requests },
+	s := &http.Server{Handler: h, BaseContext: func(net.Listener) context.Context { return requests }, ConnContext: withConn,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: log.New(discard{}, "", 0)}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
