@@ -185,17 +185,19 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f := failure{Error: err.Error()}
 	status := http.StatusInternalServerError
 	switch {
-	case r.Context().Err() != nil:
-		return // nobody listens
 	case errors.As(err, &refusal):
 		f.Field, status = refusal.Field, http.StatusBadRequest
 	case errors.As(err, new(*badRequest)), errors.Is(err, manager.ErrCursor):
 		status = http.StatusBadRequest
 	case errors.As(err, &size):
-		status = http.StatusRequestEntityTooLarge
+		f, status = failure{Error: errTooLarge.Error(), Field: errTooLarge.Field}, http.StatusRequestEntityTooLarge
+	case errors.As(err, new(*ambiguous)):
+		status = http.StatusConflict
 	case errors.Is(err, manager.ErrUnknownTask), errors.Is(err, manager.ErrElsewhere), errors.As(err, new(*manager.NoOutput)),
 		errors.Is(err, queue.ErrNoDeadLetter):
 		status = http.StatusNotFound
+	case r.Context().Err() != nil: // most often nobody listens, but one may have closed his side only: nothing was done, and that must not look like 200
+		f.Error, status = "cannot go on: the client has closed its side of the connection, or the manager ends", http.StatusServiceUnavailable
 	default:
 		s.log.Error("request failed", "method", r.Method, logkey.Path, r.URL.Path, logkey.Err, err)
 	}

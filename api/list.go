@@ -58,7 +58,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listAll(r *http.Request, f manager.Filter) ([]manager.View, error) {
-	ended, err := natural(r.URL.Query().Get("ended"), 0)
+	ended, err := natural(r.URL.Query(), "ended", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, f manager.Filter) 
 	if q.Has("ended") {
 		return nil, &badRequest{"cannot use ended together with limit or cursor: a page goes on to all that have ended; status=ended shows those alone"}
 	}
-	limit, err := natural(q.Get("limit"), 100)
+	limit, err := natural(q, "limit", 100)
 	if err != nil {
 		return nil, err
 	}

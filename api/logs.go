@@ -37,7 +37,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 			otherwise = 0
 		}
 		var err error
-		if *number, err = natural(q.Get(name), otherwise); err != nil {
+		if *number, err = natural(q, name, otherwise); err != nil {
 			return err
 		}
 	}

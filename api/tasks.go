@@ -1,9 +1,12 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -28,8 +31,14 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	patience(w, r)
 	// One byte more than is allowed lets the decoder name the limit.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, queue.MaxBody+1))
-	if err != nil {
+	var size *http.MaxBytesError
+	switch {
+	case errors.As(err, &size):
 		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &badRequest{fmt.Sprintf("cannot read the body: it did not come within %s", bodyPause)}
+	case err != nil: // it broke off, or its chunks are none
+		return &badRequest{fmt.Sprintf("cannot read the body: %v", err)}
 	}
 	// From here on it is the queue that may take its time.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
@@ -51,13 +60,14 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // natural reads a number of a query.
-func natural(text string, otherwise int) (int, error) {
+func natural(q url.Values, name string, otherwise int) (int, error) {
+	text := q.Get(name)
 	if text == "" {
 		return otherwise, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, &badRequest{fmt.Sprintf("cannot use %q: a number of 0 or more is wanted", text)}
+		return 0, &badRequest{fmt.Sprintf("cannot use %s=%q: it is a number of 0 or more", name, text)}
 	}
 	return n, nil
 }
