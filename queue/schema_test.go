@@ -59,7 +59,7 @@ var beyondSchemas = []struct{ body, remedy, reason string }{
 	{`{"shell":"x","resources":{"disk":9007199254740994.0}}`, "this is not a whole number of bytes, or too many of them",
 		"a schema does not see how a number is written"},
 	{`{"shell":"x","timeout":"8761h"}`, tooLong, "a pattern does not calculate"},
-	{`{"shell":"x","timeout":"9999999999999h"}`, durationRemedy, "a pattern does not calculate"},
+	{`{"shell":"x","timeout":"9999999999999h"}`, tooLong, "a pattern does not calculate"},
 	{`{"shell":"x","timeout":0.0000000001}`, "must be more than 0", "the decoder rounds to nanoseconds"},
 }
 

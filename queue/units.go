@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,6 +163,8 @@ func ParseDuration(s string) (time.Duration, error) {
 func parseDuration(s string) (d time.Duration, remedy string) {
 	d, err := time.ParseDuration(s)
 	switch {
+	case err != nil && isDuration(s):
+		return 0, tooLong // than Go can tell, too
 	case err != nil:
 		return 0, durationRemedy
 	case d < 0:
@@ -170,6 +173,25 @@ func parseDuration(s string) (d time.Duration, remedy string) {
 		return 0, tooLong
 	}
 	return d, ""
+}
+
+// isDuration reports whether s is a list of numbers with units, however large.
+func isDuration(s string) bool {
+	if s == "" {
+		return false
+	}
+	for s != "" {
+		rest := strings.TrimLeft(s, "0123456789.")
+		if _, err := strconv.ParseFloat(s[:len(s)-len(rest)], 64); err != nil && !errors.Is(err, strconv.ErrRange) {
+			return false
+		}
+		unit := rest[:len(rest)-len(strings.TrimLeft(rest, "nuµμmsh"))]
+		if !slices.Contains([]string{"ns", "us", "µs", "μs", "ms", "s", "m", "h"}, unit) {
+			return false
+		}
+		s = rest[len(unit):]
+	}
+	return true
 }
 
 const tooLong = "the longest duration is 8760h, a year"

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 )
@@ -71,7 +72,9 @@ func TestParseDuration(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", durationRemedy}, {"soon", durationRemedy}, {"1 h", durationRemedy}, {"1d", durationRemedy}, {"NaN", durationRemedy},
 		{"Inf", durationRemedy}, {"0x10", durationRemedy}, {"1e3", durationRemedy}, {"1.2.3", durationRemedy},
-		{"-1s", "a duration must not be negative"}, {"8760h1ns", tooLong}, {"31536001", tooLong}, {"9999999999999h", durationRemedy},
+		{"-1s", "a duration must not be negative"}, {"8760h1ns", tooLong}, {"31536001", tooLong}, {"9999999h", tooLong}, {"9999999999999h", tooLong},
+		{"99999999999999999999h30m1.5s", tooLong}, {strings.Repeat("9", 400) + "h", tooLong}, {"9999999hh", durationRemedy}, {"9999999h ", durationRemedy},
+		{"9999999x", durationRemedy}, {".h", durationRemedy}, {"9999999h1", durationRemedy},
 	} {
 		_, err := ParseDuration(c.text)
 		if want := "cannot read " + quote(c.text) + " as a duration: " + c.want; err == nil || err.Error() != want {
