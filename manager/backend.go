@@ -59,7 +59,10 @@ func (m *Manager) canRunHere(task queue.Task) error {
 		return err
 	}
 	if _, why := m.ledger.choices(&task); why != "" {
-		return &queue.Refusal{Field: "task", Remedy: why}
+		// It begins with the field and its value: "resources.cpu is 3 cores: this host lends 2 cores".
+		field, rest, _ := strings.Cut(why, " is ")
+		value, remedy, _ := strings.Cut(rest, ": ")
+		return &queue.Refusal{Field: field, Value: value, Remedy: remedy}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -203,6 +204,24 @@ func TestNear(t *testing.T) {
 		}
 		if !maps.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// TestRefusalsField holds that a host that is alone names the field of what it cannot run.
+func TestRefusalsField(t *testing.T) {
+	t.Parallel()
+	b := newBenchWith(t, func(c *Config, _ *Services) { c.Alone = true })
+	for field, x := range map[string]struct{ body, says string }{
+		"resources.cpu":    {`{"command":["true"],"resources":{"cpu":3}}`, "resources.cpu is 3 cores: this host lends 1 core"},
+		"resources.memory": {`{"command":["true"],"resources":{"memory":"2GiB"}}`, "resources.memory is 2GiB: this host lends 1GiB"},
+		"resources.gpu": {`{"command":["true"],"resources":{"gpu":2,"gpu_model":"A: B"},"alternatives":[{"cpu":9}]}`,
+			`resources.gpu is 2 and resources.gpu_model is "A: B": this host lends no GPU; none of the alternatives can be had either`},
+	} {
+		_, err := b.Submit(t.Context(), []byte(x.body), "")
+		var r *queue.Refusal
+		if !errors.As(err, &r) || r.Field != field || r.Error() != x.says {
+			t.Errorf("%s: %+v, want %s", field, err, x.says)
 		}
 	}
 }
