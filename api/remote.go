@@ -187,17 +187,19 @@ func remote(r *http.Request) bool { return r.Context().Value(remoteKey{}) != nil
 func (d *Door) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
+		limiter := d.limiter(r.RemoteAddr)
+		if !limiter.Allow() {
+			// The answer is the same with any token, or who asks often could guess on.
+			w.Header().Set("Connection", "close")
+			w.Header().Set("Retry-After", "1")
+			answer(w, http.StatusTooManyRequests, failure{Error: fmt.Sprintf("cannot answer so often: %d requests a second are answered to one address", requestRate)})
+			return
+		}
 		known := d.tokens == nil || d.knows(r)
 		if known {
 			welcome(r)
 		} else {
 			w.Header().Set("Connection", "close") // it would be kept for minutes, by who may not even ask
-		}
-		limiter := d.limiter(r.RemoteAddr)
-		if !limiter.Allow() {
-			w.Header().Set("Retry-After", "1")
-			answer(w, http.StatusTooManyRequests, failure{Error: fmt.Sprintf("cannot answer so often: %d requests a second are answered to one address", requestRate)})
-			return
 		}
 		if !known && !public(r.URL.Path) {
 			limiter.ReserveN(time.Now(), wrongToken) // only its delay is wanted

@@ -161,6 +161,25 @@ func TestToken(t *testing.T) {
 	if last != http.StatusTooManyRequests {
 		t.Errorf("after many wrong tokens: %d", last)
 	}
+	// And no answer of those tells which token is right.
+	var told []string
+	for _, token := range []string{"wrong-wrong-wrong-wrong", testToken} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/v1/info", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		resp.Header.Del("Date")
+		told = append(told, fmt.Sprint(resp.StatusCode, resp.Close, resp.Header))
+	}
+	if told[0] != told[1] {
+		t.Errorf("answers to a wrong token and to a right one differ:\n%s", strings.Join(told, "\n"))
+	}
 }
 
 func TestLimiters(t *testing.T) {
