@@ -21,8 +21,7 @@ type run struct {
 // report mends what is broken, and holds the ledger against the results.
 func (c *chaos) report(tasks int, results map[string]mayfly.Result) {
 	t := c.t
-	left := c.plan
-	for _, next := range left {
+	for _, next := range slices.Clone(c.plan) { // what it does adds to the plan, and puts it in order
 		if next.mends {
 			next.do() // what it plans is not done any more
 		}

@@ -106,16 +106,16 @@ func TestRefreshedIsDoubtful(t *testing.T) {
 		d := receive(t, s)
 		log.await(t, "refreshed a message")
 		m := d.Message()
-		if want := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !m.Redelivered || len(m.Turns) != refreshAt+2 || !slices.Equal(m.Turns[:refreshAt+1], want) || m.MessageID != "t1" {
+		gave := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+		if !m.Redelivered || len(m.Turns) != refreshAt+1 || !slices.Equal(m.Turns[:refreshAt], gave) || m.MessageID != "t1" {
 			t.Errorf("the copy is %+v", m)
 		}
-		// The one that replaced it has not begun it; the others have to say that themselves.
-		gave := cl.given.turns(m.Fingerprint())
-		if !slices.Equal(gave, []int{refreshAt}) {
-			t.Errorf("gave = %v", gave)
-		}
-		if gave = append(gave, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9); !m.Unbegun(gave) {
+		if !m.Unbegun(gave) {
 			t.Errorf("nobody has begun %v, but %v is not free", gave, m.Turns)
+		}
+		// Of the delivery that became the copy nobody says that it was for nothing: the message may come again beside the copy.
+		if gave := cl.given.turns(m.Fingerprint()); len(gave) > 0 {
+			t.Errorf("gave = %v", gave)
 		}
 		settle(t, d, done("t1"))
 	})

@@ -25,7 +25,7 @@ type delivery struct {
 
 	settling sync.Mutex // one Settle at a time
 	settled  bool       // guarded by settling
-	handed   bool       // to whoever receives; guarded by source.mu, as is:
+	handed   bool       // to whoever receives, or to a copy; guarded by source.mu, as is:
 	received bool       // and counts against the demand
 }
 

@@ -1,8 +1,12 @@
 package rabbit
 
 import (
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/mayfly/mayfly/queue"
 )
@@ -54,5 +58,24 @@ func TestFailedLaneWaits(t *testing.T) {
 		if opens != (pause < 0) || pause > 0 && (next <= 0 || next > pause) {
 			t.Errorf("to be opened again in %s: opened %t, and looked at again in %s", pause, opens, next)
 		}
+	}
+}
+
+// TestLoseWhileRefreshed has the connection be lost while a message that was delivered often is replaced by a copy: that may have been published, and be begun, when the message
+// itself comes again.
+func TestLoseWhileRefreshed(t *testing.T) {
+	t.Parallel()
+	s, low, ln := lowLane(1)
+	s.client.publish = newPublisher(nil, nil, slog.New(slog.DiscardHandler)) // out of reach
+	raw := amqp.Delivery{MessageId: "t", Redelivered: true, Headers: amqp.Table{deliveryCount: int64(refreshAt)}}
+	s.arrived(low, ln, raw)
+	m := decode(raw, "p", queue.Low, "")
+	if fresh := decode(amqp.Delivery{Headers: s.fresh(&delivery{source: s, lane: low, line: ln, raw: raw, msg: m}).msg.Headers}, "p", queue.Low, ""); !slices.Equal(fresh.Turns[:len(fresh.Turns)-1], m.Turns[:refreshAt]) {
+		t.Errorf("the copy has %v before its own, of %v", fresh.Turns, m.Turns)
+	}
+	s.lose(low, ln)
+	s.wg.Wait()
+	if gave := s.client.given.turns(m.Fingerprint()); len(gave) > 0 {
+		t.Errorf("others are told that nobody has begun what was delivered as %v", gave)
 	}
 }

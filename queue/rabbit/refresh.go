@@ -11,18 +11,10 @@ import (
 const refreshAt = 10
 
 // refresh replaces a message that was delivered often by a fresh copy of it, before anybody sees it. It ends at the latest
-// when the delivery is lost, as all are when the source closes.
+// when the delivery is lost, as all are when the source closes. The copy may be there then, and may be begun, though the message comes again: so nobody says of that delivery that
+// it was for nothing.
 func (s *source) refresh(d *delivery) {
-	fresh := s.client.toPool(d.msg.Pool, d.msg.Band, again(d.raw, d.msg, d.line.user))
-	fresh.copied = true
-	switch { // else nobody but us had it, and it may start anew
-	case d.msg.Redelivered && len(d.msg.Turns) > 0: // somebody may be running it; who gave it back can still say so
-		fresh.msg.Headers[headerTurns] = carried(d.msg.Turns)
-		s.client.given.add(&d.msg)
-	case d.msg.Redelivered:
-		fresh.doubt()
-	}
-	err := d.publish(context.Background(), queue.Verdict{}, []*publication{fresh})
+	err := d.publish(context.Background(), queue.Verdict{}, []*publication{s.fresh(d)})
 	if err == nil {
 		err = d.line.ch.Ack(d.raw.DeliveryTag, false)
 	}
@@ -31,4 +23,17 @@ func (s *source) refresh(d *delivery) {
 	}
 	s.settled(d)
 	s.client.log.Debug("refreshed a message that was delivered often", keyPool, d.msg.Pool, keyQueue, d.lane.queue)
+}
+
+// fresh is the copy by which a delivery is replaced: it carries on who had the message before this delivery, whose place it takes.
+func (s *source) fresh(d *delivery) *publication {
+	fresh := s.client.toPool(d.msg.Pool, d.msg.Band, again(d.raw, d.msg, d.line.user))
+	fresh.copied = true
+	switch n := len(d.msg.Turns); { // else nobody but us had it, and it may start anew
+	case d.msg.Redelivered && n > 0: // somebody may be running it; who gave it back can still say so
+		fresh.msg.Headers[headerTurns] = carried(d.msg.Turns[:n-1])
+	case d.msg.Redelivered:
+		fresh.doubt()
+	}
+	return fresh
 }

@@ -231,6 +231,7 @@ func (s *source) arrived(l *lane, ln *line, raw amqp.Delivery) {
 		s.reg.room = false // what there was has been filled
 	}
 	if worn {
+		d.handed = true // to a copy
 		s.wg.Go(func() { s.refresh(d) })
 		return
 	}
