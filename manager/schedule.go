@@ -123,7 +123,7 @@ func (m *Manager) setDemand() {
 	case m.unfit():
 		n = m.wanted()
 	default:
-		n = len(m.active) + len(m.closing) + m.heldCount() + len(m.others.promised)
+		n = len(m.active) + len(m.closing) + m.heldCount() + len(m.promises())
 		if m.unconfirmed() < unconfirmedMax {
 			n += m.config.Window
 		}

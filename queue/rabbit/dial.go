@@ -51,20 +51,6 @@ type dialer struct {
 	heard atomic.Int64
 }
 
-// listening is a connection that notes when something was heard.
-type listening struct {
-	net.Conn
-	heard *atomic.Int64
-}
-
-func (l listening) Read(b []byte) (int, error) {
-	n, err := l.Conn.Read(b)
-	if n > 0 {
-		l.heard.Store(time.Now().UnixNano())
-	}
-	return n, err
-}
-
 // avoid has the next connections begin with the endpoint that follows: this one is in reach and of no use.
 func (d *dialer) avoid(addr string) {
 	if i := slices.IndexFunc(d.endpoints, func(e endpoint) bool { return e.addr == addr }); i >= 0 {
@@ -116,7 +102,7 @@ func (d *dialer) dialOne(ctx context.Context, e endpoint, role string) (*amqp.Co
 		stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 		heard := raw
 		if role == roleReceive {
-			heard = listening{raw, &d.heard}
+			heard = &listening{Conn: raw, heard: &d.heard}
 		}
 		if !e.secure {
 			return newSieve(heard), nil
