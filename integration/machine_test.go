@@ -21,7 +21,7 @@ func TestUnifiedHost(t *testing.T) { //nolint:paralleltest // a machine takes al
 	machine.Build(t, true, "isolation/cgroup", filepath.Join(dir, "cgroup.test"))
 	out, status := machine.Run(t, dir, machine.None, 20*time.Minute, "modprobe loop; "+dir+"/cgroup.test -test.v && "+dir+"/keeper.test -test.v -test.short -test.timeout 18m -test.parallel 4")
 	if status != 0 || strings.Count(out, "\nPASS") != 2 {
-		t.Errorf("status %d:\n%s", status, tail(out, 6000))
+		t.Errorf("status %d:\n%s\n%s", status, strings.Join(regexp.MustCompile(`(?m)^ *(--- FAIL|panic).*(\n .*)*`).FindAllString(out, -1), "\n"), tail(out, 6000))
 	}
 	need.Exercised(t, "unified control groups, in a virtual machine")
 	t.Logf("%d tests passed", strings.Count(out, "--- PASS"))

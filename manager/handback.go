@@ -59,9 +59,13 @@ func (m *Manager) giveBack(e *entry) {
 	m.close(e, v)
 }
 
-// wanted counts the messages that this host is to have while it is not fit: those of what runs here, and those that may be. The lock is held.
-func (m *Manager) wanted() int {
-	n := len(m.active) + len(m.closing)
+// wanted counts the messages that this host is to have while it is not fit: those of what runs here until they are given up, and those that may be. The lock is held.
+func (m *Manager) wanted() (n int) {
+	for _, e := range m.active {
+		if !e.recorded || !e.atHand() {
+			n++
+		}
+	}
 	for _, e := range m.waiting {
 		if e.adopting() || m.runsHere(e) {
 			n++

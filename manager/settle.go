@@ -197,7 +197,9 @@ func (m *Manager) record(e *entry, v queue.Verdict) error {
 		m.Log.Info("task ended", logkey.Task, a.Task.ID, logkey.State, string(r.Result.State), logkey.Cause, string(r.Result.Cause))
 	}
 	m.mu.Lock()
-	e.recorded = true
+	if e.recorded = true; m.unfit() {
+		m.setDemand() // before the message is given up, or another comes in its place
+	}
 	m.mu.Unlock()
 	m.observeSettled(e, &v)
 	m.announceSettled(e, &v, &r.Result)

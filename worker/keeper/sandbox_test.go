@@ -257,7 +257,11 @@ func TestDisk(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	b := sandboxed(t, nil)
-	for _, mb := range []int64{10, 20, 50} {
+	sizes := []int64{10, 20, 50}
+	if testing.Short() {
+		sizes = sizes[:1]
+	}
+	for _, mb := range sizes {
 		for name, c := range map[string]struct {
 			script string
 			full   bool
