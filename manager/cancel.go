@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -154,10 +155,14 @@ func (m *Manager) keepStops(ctx context.Context, c queue.Cancellation) error {
 		}
 	}
 	m.mu.Unlock()
-	for _, id := range stopped {
-		if err := m.History.MarkCancel(stopMark(id), c.At); err != nil {
-			return err
-		}
+	failures := make([]error, len(stopped))
+	var marking sync.WaitGroup
+	for i, id := range stopped { // at once, for what is kept at once shares a commit
+		marking.Go(func() { failures[i] = m.History.MarkCancel(stopMark(id), c.At) })
+	}
+	marking.Wait()
+	if err := errors.Join(failures...); err != nil {
+		return err
 	}
 	if !away || m.Broadcast == nil {
 		return nil
