@@ -19,9 +19,9 @@ import (
 // keeper starts with few files and without the right to raise that.
 func TestFewFiles(t *testing.T) {
 	t.Parallel()
-	files, programs := 512, 60
+	files, programs, rounds := 512, 60, 2
 	if testing.Short() { // which takes that they come one after the other
-		files, programs = 200, 20
+		files, programs, rounds = 200, 20, 1
 	}
 	b := sandboxed(t, nil)
 	exe, err := os.Executable()
@@ -29,7 +29,7 @@ func TestFewFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.config.Argv = []string{"setpriv", "--bounding-set=-sys_resource", "prlimit", fmt.Sprint("--nofile=", files), exe}
-	for round := range 2 { // of which the second one finds what the first one left
+	for round := range rounds { // of which the second one finds what the first one left
 		var ends sync.WaitGroup
 		ctx, end := context.WithCancel(t.Context())
 		for i := range programs {
