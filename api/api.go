@@ -191,7 +191,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusBadRequest
 	case errors.As(err, &size):
 		f, status = failure{Error: errTooLarge.Error(), Field: errTooLarge.Field}, http.StatusRequestEntityTooLarge
-	case errors.As(err, new(*ambiguous)):
+	case errors.As(err, new(*queue.AmbiguousError)):
 		status = http.StatusConflict
 	case errors.Is(err, manager.ErrUnknownTask), errors.Is(err, manager.ErrElsewhere), errors.As(err, new(*manager.NoOutput)),
 		errors.Is(err, queue.ErrNoDeadLetter):

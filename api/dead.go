@@ -2,10 +2,7 @@ package api
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/mayfly/mayfly/queue"
 )
@@ -34,16 +31,6 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// ambiguous refuses a task id that several dead letters have.
-type ambiguous struct {
-	id   string
-	keys []string
-}
-
-func (a *ambiguous) Error() string {
-	return fmt.Sprintf("cannot tell which dead letter is meant: %d are of the task %s; name one by its key: %s", len(a.keys), a.id, strings.Join(a.keys, ", "))
-}
-
 // buried finds a dead letter by its key, or by a task's id that is no other's.
 func (s *Server) buried(ctx context.Context, key string) (*queue.DeadLetter, error) {
 	var found *queue.DeadLetter
@@ -64,7 +51,7 @@ func (s *Server) buried(ctx context.Context, key string) (*queue.DeadLetter, err
 	case found == nil:
 		return nil, queue.ErrNoDeadLetter
 	case len(keys) > 1:
-		return nil, &ambiguous{key, keys}
+		return nil, &queue.AmbiguousError{TaskID: key, Keys: keys}
 	}
 	return found, nil
 }
@@ -79,23 +66,18 @@ func (s *Server) deadLetter(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// bury does one thing to a dead letter. It is looked for only where that fails: a look reads all there are.
-func (s *Server) bury(w http.ResponseWriter, r *http.Request, act func(queue.Cemetery, context.Context, string) error, done string) error {
-	key := r.PathValue("key")
-	if err := act(s.backend.Cemetery(), r.Context(), key); err != nil {
-		if _, why := s.buried(r.Context(), key); errors.As(why, new(*ambiguous)) {
-			return why
-		}
+func (s *Server) requeue(w http.ResponseWriter, r *http.Request) error {
+	if err := s.backend.Cemetery().Requeue(r.Context(), r.PathValue("key")); err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, map[string]string{"said": done})
+	answer(w, http.StatusOK, map[string]string{"said": "put back into its pool"})
 	return nil
 }
 
-func (s *Server) requeue(w http.ResponseWriter, r *http.Request) error {
-	return s.bury(w, r, queue.Cemetery.Requeue, "put back into its pool")
-}
-
 func (s *Server) drop(w http.ResponseWriter, r *http.Request) error {
-	return s.bury(w, r, queue.Cemetery.Drop, "dropped for good")
+	if err := s.backend.Cemetery().Drop(r.Context(), r.PathValue("key")); err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, map[string]string{"said": "dropped for good"})
+	return nil
 }

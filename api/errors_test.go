@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -94,7 +93,7 @@ func (graveyard) Dead(_ context.Context, visit func(queue.DeadLetter) bool) erro
 func (graveyard) Requeue(_ context.Context, key string) error {
 	switch key {
 	case "two":
-		return fmt.Errorf("cannot tell")
+		return &queue.AmbiguousError{TaskID: "two", Keys: []string{"two/1", "two/3"}}
 	case "one", "two/1", "two/3":
 		return nil
 	}

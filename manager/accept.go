@@ -46,7 +46,9 @@ func (m *Manager) accept(d queue.Delivery) {
 		m.close(e, m.cancelledVerdict(e, now))
 		return
 	}
-	e.misfit = why
+	if why != nil {
+		e.misfit = why.Error()
+	}
 	m.received(a.Fingerprint)
 	delete(m.others.parked, task.ID)
 	twin := m.twin(&a)

@@ -58,11 +58,8 @@ func (m *Manager) canRunHere(task queue.Task) error {
 	if err != nil {
 		return err
 	}
-	if _, why := m.ledger.choices(&task); why != "" {
-		// It begins with the field and its value: "resources.cpu is 3 cores: this host lends 2 cores".
-		field, rest, _ := strings.Cut(why, " is ")
-		value, remedy, _ := strings.Cut(rest, ": ")
-		return &queue.Refusal{Field: field, Value: value, Remedy: remedy}
+	if _, why := m.ledger.choices(&task); why != nil {
+		return why
 	}
 	return nil
 }

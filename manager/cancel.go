@@ -32,7 +32,11 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 	c := queue.Cancellation{ID: id, At: time.Now()}
 	said, done := m.cancelHere(c)
 	if done {
-		return said, m.keepStops(ctx, c)
+		away, err := m.keepStops(c)
+		if err == nil && away && m.Broadcast != nil { // another host may have begun it meanwhile
+			err = m.tellAll(ctx, c)
+		}
+		return said, err
 	}
 	if m.Backlog.Pick != nil {
 		switch picked, err := m.cancelQueued(ctx, id); {
@@ -69,7 +73,7 @@ func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string,
 		}
 	}
 	n := m.cancelLabelled(c)
-	if err := m.keepStops(ctx, c); err != nil {
+	if _, err := m.keepStops(c); err != nil { // all are told below
 		return "", err
 	}
 	if m.Backlog.Pick != nil {
@@ -133,7 +137,8 @@ func (m *Manager) Cancelled(c queue.Cancellation) {
 	} else {
 		m.cancelHere(c)
 	}
-	if err := errors.Join(m.mark(c), m.keepStops(m.settling, c)); err != nil {
+	_, err := m.keepStops(c)
+	if err = errors.Join(m.mark(c), err); err != nil {
 		m.Log.Error("cancellation not recorded", logkey.Task, c.ID, logkey.Err, err)
 	}
 }
@@ -142,10 +147,9 @@ func (m *Manager) Cancelled(c queue.Cancellation) {
 // that may be meant for the next task with it, too, where the producer gives no timestamp.
 func stopMark(attemptID string) string { return "!" + attemptID }
 
-// keepStops keeps which workers were told to stop by a cancellation. Where the message of one is away, another host may have begun it: it is told, too.
-func (m *Manager) keepStops(ctx context.Context, c queue.Cancellation) error {
+// keepStops keeps which workers were told to stop by a cancellation, and reports whether the message of one is away.
+func (m *Manager) keepStops(c queue.Cancellation) (away bool, err error) {
 	var stopped []string
-	away := false
 	m.mu.Lock()
 	for _, e := range m.active {
 		if e.cancelled && !e.stopKept {
@@ -161,13 +165,7 @@ func (m *Manager) keepStops(ctx context.Context, c queue.Cancellation) error {
 		marking.Go(func() { failures[i] = m.History.MarkCancel(stopMark(id), c.At) })
 	}
 	marking.Wait()
-	if err := errors.Join(failures...); err != nil {
-		return err
-	}
-	if !away || m.Broadcast == nil {
-		return nil
-	}
-	return m.tellAll(ctx, c)
+	return away, errors.Join(failures...)
 }
 
 // markedCancelled reports whether a task that turns up was cancelled after it was queued.

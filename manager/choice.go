@@ -15,22 +15,22 @@ type choice struct {
 
 // choices lists the ways that the host has for a task, the task's favourite first; why says, where there are none, why its resources
 // cannot be had.
-func (l *ledger) choices(t *queue.Task) (list []choice, why string) {
+func (l *ledger) choices(t *queue.Task) (list []choice, why *queue.Refusal) {
 	for _, over := range append([]queue.Resources{t.Resources}, t.Alternatives...) {
 		r := t.Resources.With(over)
 		c := choice{resources: r, lease: l.price(r), gpus: requestOf(r)}
 		never := l.never(t, &c)
-		if never == "" {
+		if never == nil {
 			list = append(list, c)
-		} else if why == "" {
+		} else if why == nil {
 			why = never
 		}
 	}
 	if len(list) > 0 {
-		return list, ""
+		return list, nil
 	}
 	if len(t.Alternatives) > 0 {
-		why += "; none of the alternatives can be had either"
+		why.Remedy += "; none of the alternatives can be had either"
 	}
 	return nil, why
 }

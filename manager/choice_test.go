@@ -64,6 +64,14 @@ func decoded(t *testing.T, body string) *queue.Task {
 	return &task
 }
 
+// sentence is what a refusal says; nothing where there is none.
+func sentence(r *queue.Refusal) string {
+	if r == nil {
+		return ""
+	}
+	return r.Error()
+}
+
 // TestAlternatives holds which of a task's ways is taken.
 func TestAlternatives(t *testing.T) {
 	t.Parallel()
@@ -81,7 +89,8 @@ func TestAlternatives(t *testing.T) {
 		{`{"shell": "x", "resources": {"gpu_memory": "100GB", "gpu_model": "H100"}}`, `resources.gpu_model is "H100" and resources.gpu_memory is 100GB: this host lends 2 NVIDIA H100 with`},
 		{`{"shell": "x", "resources": {"cpu": 9}, "alternatives": [{"cpu": 8}]}`, "8 cores, 0 GPUs"},
 	} {
-		list, got := l.choices(decoded(t, tt.body))
+		list, refusal := l.choices(decoded(t, tt.body))
+		got := sentence(refusal)
 		if len(list) > 0 {
 			taken, lease, why := l.lend("x.1", list, nil)
 			if taken == nil {

@@ -155,8 +155,8 @@ func (m *Manager) explainHere(q *queue.Question) (says string, msg *queue.Messag
 	}
 	choices, why := m.ledger.choices(&task)
 	switch {
-	case why != "":
-		return "cannot run it: " + strings.ReplaceAll(why, "this host", "it"), nil
+	case why != nil:
+		return "cannot run it: " + strings.ReplaceAll(why.Error(), "this host", "it"), nil
 	case m.sick != "":
 		return "could run it, but takes no tasks: " + m.sick, nil
 	}

@@ -23,10 +23,7 @@ func (m *Manager) handBack() {
 	left := m.waiting[:0]
 	for _, e := range m.waiting {
 		switch {
-		case !e.atHand():
-			m.dropWaiting(e)
-			continue
-		case e.returned && m.joinActive(e):
+		case m.isElsewhere(e):
 			continue
 		case m.Fleet == nil && m.state == serving: // there is nobody else
 			e.reason = "waits until the host is fit"

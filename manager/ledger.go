@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"strings"
+	"strconv"
 
 	"github.com/mayfly/mayfly/gpu"
 	"github.com/mayfly/mayfly/queue"
@@ -56,45 +56,53 @@ func (l *ledger) price(r queue.Resources) worker.Lease {
 	return lease
 }
 
-// never returns in one sentence why the host can never run the task, or "".
-func (l *ledger) never(t *queue.Task, c *choice) string {
+// never returns why the host can never run the task, or nil.
+func (l *ledger) never(t *queue.Task, c *choice) *queue.Refusal {
 	r, lease := &c.resources, &c.lease
+	refuse := func(field, value, format string, args ...any) *queue.Refusal {
+		return &queue.Refusal{Field: field, Value: value, Remedy: "this host " + fmt.Sprintf(format, args...)}
+	}
 	switch {
 	case t.Image != "" && l.cannot.Containers != "":
-		return fmt.Sprintf("image is %q: this host %s", t.Image, l.cannot.Containers)
+		return refuse("image", strconv.Quote(t.Image), "%s", l.cannot.Containers)
 	case t.Image == "" && r.Network != nil && !*r.Network && l.cannot.NoNetwork != "":
-		return fmt.Sprintf("resources.network is false: this host %s", l.cannot.NoNetwork)
+		return refuse("resources.network", "false", "%s", l.cannot.NoNetwork)
 	case t.Image == "" && r.Disk > 0 && l.cannot.Disk != "":
-		return fmt.Sprintf("resources.disk is %s: this host %s", queue.FormatSize(r.Disk), l.cannot.Disk)
+		return refuse("resources.disk", queue.FormatSize(r.Disk), "%s", l.cannot.Disk)
 	case c.gpus.Count > 0 && l.gpus == nil:
-		return fmt.Sprintf("%s: this host lends no GPU", gpuField(r))
+		field, value := gpuField(r)
+		return refuse(field, value, "lends no GPU")
 	case lease.MilliCPU > l.total.MilliCPU:
-		return fmt.Sprintf("resources.cpu is %s: this host lends %s", cores(lease.MilliCPU), cores(l.total.MilliCPU))
+		return refuse("resources.cpu", cores(lease.MilliCPU), "lends %s", cores(l.total.MilliCPU))
 	case lease.Memory > l.total.Memory:
-		return fmt.Sprintf("resources.memory is %s: this host lends %s", queue.FormatSize(lease.Memory), queue.FormatSize(l.total.Memory))
+		return refuse("resources.memory", queue.FormatSize(lease.Memory), "lends %s", queue.FormatSize(l.total.Memory))
 	case lease.Disk > l.total.Disk:
-		return fmt.Sprintf("resources.disk is %s: this host lends %s", queue.FormatSize(lease.Disk), queue.FormatSize(l.total.Disk))
+		return refuse("resources.disk", queue.FormatSize(lease.Disk), "lends %s", queue.FormatSize(l.total.Disk))
 	case c.gpus.Count > 0:
 		if why := l.gpus.Never(c.gpus); why != "" {
-			return fmt.Sprintf("%s: this host %s", gpuField(r), why)
+			field, value := gpuField(r)
+			return refuse(field, value, "%s", why)
 		}
 	}
-	return ""
+	return nil
 }
 
-// gpuField names the field that asks for GPUs, with all that is said of them.
-func gpuField(r *queue.Resources) string {
-	var parts []string
-	if r.GPU > 0 {
-		parts = append(parts, fmt.Sprintf("resources.gpu is %d", r.GPU))
+// gpuField names the field that asks for GPUs, and its value with all else that is said of them.
+func gpuField(r *queue.Resources) (field, value string) {
+	for _, f := range []struct {
+		said        bool
+		name, value string
+	}{{r.GPU > 0, "resources.gpu", strconv.Itoa(r.GPU)}, {r.GPUModel != "", "resources.gpu_model", strconv.Quote(r.GPUModel)},
+		{r.GPUMemory > 0, "resources.gpu_memory", queue.FormatSize(r.GPUMemory)}} {
+		switch {
+		case !f.said:
+		case field == "":
+			field, value = f.name, f.value
+		default:
+			value += " and " + f.name + " is " + f.value
+		}
 	}
-	if r.GPUModel != "" {
-		parts = append(parts, fmt.Sprintf("resources.gpu_model is %q", r.GPUModel))
-	}
-	if r.GPUMemory > 0 {
-		parts = append(parts, "resources.gpu_memory is "+queue.FormatSize(r.GPUMemory))
-	}
-	return strings.Join(parts, " and ")
+	return field, value
 }
 
 // lacks returns in a few words what is not free for the lease now, or "".

@@ -48,7 +48,7 @@ func TestLedgerNeverAndLacks(t *testing.T) {
 		{queue.Task{Resources: queue.Resources{Disk: 5}}, worker.Lease{Disk: 5}, "resources.disk is 5B: this host cannot"},
 	} {
 		c := choice{resources: tt.task.Resources, lease: tt.lease, gpus: requestOf(tt.task.Resources)}
-		if got := l.never(&tt.task, &c); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
+		if got := sentence(l.never(&tt.task, &c)); !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") {
 			t.Errorf("never(%+v) = %q, want it to name %q", tt.lease, got, tt.want)
 		}
 	}

@@ -45,10 +45,10 @@ type History interface {
 	Settled(attemptID string) (Record, bool)
 	// Acked notes, in its own time, that the attempt's message was given up now.
 	Acked(attemptID string)
-	// MarkCancel notes that the task is to be cancelled should it turn up within a day.
-	MarkCancel(taskID string, at time.Time) error
-	// CancelMark returns when the task was marked last.
-	CancelMark(taskID string) (time.Time, bool)
+	// MarkCancel notes for a day that what has that name was cancelled: a task by its id; a label, or an attempt that was stopped for it, by a name that no task has.
+	MarkCancel(name string, at time.Time) error
+	// CancelMark returns when the name was marked last.
+	CancelMark(name string) (time.Time, bool)
 }
 
 // ackDoubt is how long after an acknowledgement was sent its message may still come back: a connection that broke may

@@ -50,10 +50,7 @@ func (m *Manager) schedule() {
 	for i, e := range m.waiting {
 		t := &e.attempt.Task
 		switch {
-		case !e.atHand():
-			m.dropWaiting(e)
-			continue
-		case e.returned && m.joinActive(e):
+		case m.isElsewhere(e):
 			continue
 		case !t.Deadline.IsZero() && now.After(t.Deadline):
 			m.Log.Info("task too late", logkey.Task, t.ID, logkey.Cause, string(queue.CauseDeadline))
@@ -141,6 +138,15 @@ func (m *Manager) begin(e *entry) {
 	m.active[e.attempt.Task.ID] = e
 	m.shares.took(e.submitter, &e.attempt.Lease, e.leasedAt)
 	m.launch(e)
+}
+
+// isElsewhere lets go of an entry that waits in vain: its delivery is lost, or is that of a worker which runs here. The lock is held.
+func (m *Manager) isElsewhere(e *entry) bool {
+	if !e.atHand() {
+		m.dropWaiting(e)
+		return true
+	}
+	return e.returned && m.joinActive(e)
 }
 
 // dropWaiting forgets an entry that waits and has lost its delivery. The lock is held.

@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -145,7 +147,7 @@ type DeadLetter struct {
 	Body     []byte    `json:"body,omitempty"`
 }
 
-// Cemetery reads and empties the dead letters. A key is the task id where that is unique among them.
+// Cemetery reads and empties the dead letters. A key is the task id where that is unique among them; else Requeue and Drop refuse it with an *AmbiguousError.
 type Cemetery interface {
 	// Dead calls visit for every dead letter, oldest first, until it returns false. Listing never loses one.
 	Dead(ctx context.Context, visit func(DeadLetter) bool) error
@@ -157,3 +159,13 @@ type Cemetery interface {
 
 // ErrNoDeadLetter says that no dead letter has the key.
 var ErrNoDeadLetter = errors.New("no dead letter has this key")
+
+// AmbiguousError says that several dead letters have the task id by which one was to be named, and which.
+type AmbiguousError struct {
+	TaskID string
+	Keys   []string
+}
+
+func (a *AmbiguousError) Error() string {
+	return fmt.Sprintf("cannot tell which dead letter is meant: %d are of the task %s; name one by its key: %s", len(a.Keys), a.TaskID, strings.Join(a.Keys, ", "))
+}

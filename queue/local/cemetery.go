@@ -62,15 +62,22 @@ func dig(tx *bolt.Tx, key string) (number []byte, m queue.Message, err error) {
 	if err != nil {
 		return nil, m, err
 	}
+	var keys []string
 	c := tx.Bucket(deadBucket).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		found, end, err := unseal(v)
 		if err != nil {
 			return nil, m, err
 		}
+		if end.TaskID == key {
+			keys = append(keys, deadKey(key, parse(k), seen))
+		}
 		if deadKey(end.TaskID, parse(k), seen) == key || fmt.Sprintf("%s/%d", end.TaskID, parse(k)) == key {
 			return append([]byte{}, k...), found, nil
 		}
+	}
+	if len(keys) > 1 {
+		return nil, m, &queue.AmbiguousError{TaskID: key, Keys: keys}
 	}
 	return nil, m, queue.ErrNoDeadLetter
 }

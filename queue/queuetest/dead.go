@@ -69,6 +69,31 @@ func requeueAndDrop(s *suite) {
 	s.empty(src)
 }
 
+// severalDead has two tasks of one id among the dead: their id names neither.
+func severalDead(s *suite) {
+	src := s.open(2)
+	for range 2 {
+		s.publishID("a")
+	}
+	s.buryAll(src, 2)
+	letters := s.letters()
+	if len(letters) != 2 {
+		s.Fatalf("dead letters = %+v", letters)
+	}
+	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue} {
+		var several *queue.AmbiguousError
+		if err := act(s.ctx, "a"); !errors.As(err, &several) || several.TaskID != "a" || len(several.Keys) != 2 || several.Keys[0] != letters[0].Key || several.Keys[1] != letters[1].Key {
+			s.Errorf("by their id: %v, want that it is one of %s and %s", err, letters[0].Key, letters[1].Key)
+		}
+	}
+	if err := s.Drop(s.ctx, letters[1].Key); err != nil {
+		s.Error(err)
+	}
+	if err := s.Requeue(s.ctx, "a"); err != nil {
+		s.Errorf("the one that is left: %v", err)
+	}
+}
+
 func requeuedRuns(s *suite) {
 	src := s.open(1)
 	s.publish(full())

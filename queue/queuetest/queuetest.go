@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		"many at once":         many,
 		"receive ends":         receiveEnds,
 		"requeued dead letter": requeuedRuns,
+		"several dead letters": severalDead,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -69,7 +70,7 @@ func (c *Client) Drop(ctx context.Context, key string) error {
 func (c *Client) remove(ctx context.Context, key string, do func(b buried, user string) error) error {
 	return c.exhume(ctx, func(g *grave, all []buried) error {
 		var found []buried
-		byTask := map[string]bool{}
+		var keys []string
 		for _, b := range all {
 			if b.Key == key {
 				found = append(found, b)
@@ -79,15 +80,17 @@ func (c *Client) remove(ctx context.Context, key string, do func(b buried, user 
 			for _, b := range all {
 				if b.TaskID == key {
 					found = append(found, b)
-					byTask[b.Key] = true
+					if !slices.Contains(keys, b.Key) { // buried twice because a confirm was lost
+						keys = append(keys, b.Key)
+					}
 				}
 			}
 		}
 		switch {
 		case len(found) == 0:
 			return queue.ErrNoDeadLetter
-		case len(byTask) > 1:
-			return fmt.Errorf("cannot tell which dead letter is meant: %d have the task id %s, so name one by its key", len(byTask), key)
+		case len(keys) > 1:
+			return &queue.AmbiguousError{TaskID: key, Keys: keys}
 		}
 		if err := do(found[0], g.sess.user); err != nil {
 			return err

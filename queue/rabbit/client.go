@@ -19,7 +19,7 @@ import (
 type Client struct {
 	host      string
 	pools     []string
-	user      string // by which all URLs log in; empty where they differ
+	user      string // by which the first URL logs in
 	log       *slog.Logger
 	topology  *topology
 	receive   *link
@@ -84,11 +84,6 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 		questions: make(chan queue.Question, 64), offers: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64), joined: make(chan struct{}, 1), given: given{when: map[[16]byte]gift{}},
 		owned: owned{changed: make(chan struct{}, 1), here: map[fingerprint]bool{}}}
 	cl.user = endpoints[0].user
-	for _, e := range endpoints {
-		if e.user != cl.user {
-			cl.user = ""
-		}
-	}
 	cl.state.addr = endpoints[0].addr
 	cl.state.up = map[string]bool{}
 	cl.topology = &topology{mode: c.Declare, pools: c.Pools, pulse: c.Host != "" && len(endpoints) > 1, log: c.Log}

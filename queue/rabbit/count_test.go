@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -194,5 +195,28 @@ func TestDeadListedOften(t *testing.T) {
 		if err := cl.Dead(within(t), func(queue.DeadLetter) bool { left++; return true }); err != nil || left != 1 {
 			t.Fatalf("left = %d, %v", left, err)
 		}
+	})
+}
+
+// TestOtherUser has a copy be made of what came by another user's connection than it goes by, as where URLs name several users: the broker takes a message only in the name of its own.
+func TestOtherUser(t *testing.T) {
+	onAll(t, func(t *testing.T, _ *broker.Broker, url string) {
+		cl, _ := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+		publish(t, cl, task(1))
+		cl.Source().Demand(1)
+		d := receive(t, cl.Source())
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		raw := amqp.Delivery{MessageId: "other", Body: d.Message().Body}
+		pub := cl.toPool("p", queue.Normal, again(raw, decode(raw, "p", queue.Normal, "somebody"), "somebody"))
+		if err := cl.publish.publish(ctx, nil, pub); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, d, queue.Verdict{Action: queue.Done})
+		d = receive(t, cl.Source())
+		if m := d.Message(); m.MessageID != "other" || m.UserID != "" {
+			t.Errorf("the copy is %+v", m)
+		}
+		settle(t, d, queue.Verdict{Action: queue.Done})
 	})
 }
