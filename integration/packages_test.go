@@ -15,6 +15,19 @@ import (
 	"github.com/mayfly/mayfly/integration/need"
 )
 
+// TestPackagesNeedACompiler has it said before anything is done.
+func TestPackagesNeedACompiler(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"make", "git", "objdump"} {
+		need.Command(t, command)
+	}
+	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", "..", "packages", "DIST="+filepath.Join(t.TempDir(), "dist"))
+	cmd.Env = append(os.Environ(), "CC=no-such-compiler")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "cannot make packages without no-such-compiler, ") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestPackages makes the packages twice from the same sources, which must come to the same bytes, looks into them, and handles them in a
 // machine that systemd runs as administrators do: they install, upgrade while a task runs, remove while one runs, purge.
 func TestPackages(t *testing.T) { //nolint:paralleltest // a machine takes all the processors there are
