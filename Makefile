@@ -61,10 +61,12 @@ build-test-gpu:
 	cp integration/realgpu/run.sh build/test-gpu/run.sh
 
 # A fleet of six hosts and all that can happen to it, for an hour or so, and one at a cluster of brokers; CHAOS is the number of tasks, CLUSTER=1 gives them a cluster of brokers,
-# MAYFLY_TEST_SEED is what happens.
+# MAYFLY_TEST_SEED is what happens. Before that, some minutes of managers on a simulated broker and clock, SIMULATIONS times.
 CHAOS ?= 10000
+SIMULATIONS ?= 2000
 CLUSTER ?= 0
 chaos: setup
+	MAYFLY_TEST_SIMULATIONS=$(SIMULATIONS) $(GO) test -run '^TestSimulatedChaos$$' -timeout 1h ./manager
 	MAYFLY_TEST_REQUIRE=1 MAYFLY_TEST_CHAOS=$(CHAOS) MAYFLY_TEST_CLUSTER=$(CLUSTER) $(GO) test -run '^(TestChaos|TestFleetCluster|TestMinutesOfTimeouts)$$' -timeout 2h -v ./integration
 
 # Many simulated hosts on one broker, for about half an hour where the machine is large enough (two cores are not, for 1,000); FLEET is their number, docs/fleet-size.md

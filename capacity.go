@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/manager"
+	"github.com/mayfly/mayfly/queue"
 )
 
 // detectCapacity finds what the host can lend, under the limits of this process's own cgroup where it has some, and with
@@ -47,6 +48,18 @@ func detectCapacity(c *config) (manager.Capacity, error) {
 		capacity.Cores = lentCores(capacity.MilliCPU)
 	}
 	return capacity, nil
+}
+
+// memoryLeast is the least memory that can be lent, in bytes.
+const memoryLeast = 16 << 20
+
+// overlent says that more memory is lent than the host has: by a slip, or by who knows that workers need less than they ask for.
+func overlent(c *config) error {
+	total, err := totalMemory()
+	if err != nil || int64(c.Memory) <= total {
+		return nil
+	}
+	return fmt.Errorf("MAYFLY_MEMORY=%s is more than the %s that there are: the kernel kills workers and others where all is used", queue.FormatSize(int64(c.Memory)), queue.FormatSize(total))
 }
 
 // space measures the file system of a directory: what is free for us, and what there is, in bytes.

@@ -44,6 +44,7 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 	}
 	c, err := readConfig()
 	add("configuration", err, "all settings are in range", `see "mayfly run --help"`)
+	list = append(list, checkOthers(serviceSettings)...)
 	if err == nil {
 		state, existing := checkState(c)
 		list = append(list, state...)
@@ -53,6 +54,9 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 			capacity, err := detectCapacity(&beginning)
 			add("capacity", err, fmt.Sprintf("%g cores, %s of memory, %s of disk are lent to workers", float64(capacity.MilliCPU)/1000,
 				queue.FormatSize(capacity.Memory), queue.FormatSize(capacity.Disk)), "set MAYFLY_CPUS, MAYFLY_MEMORY, MAYFLY_DISK")
+			if err := overlent(c); err != nil {
+				add("memory", err, "", "lower MAYFLY_MEMORY, or leave it out")
+			}
 			if err == nil && capacity.Disk == 0 {
 				add("disk", fmt.Errorf("%s has no free space beyond MAYFLY_RESERVED_DISK", existing), "", "free some, or lower MAYFLY_RESERVED_DISK")
 			}
@@ -65,6 +69,7 @@ func check(ctx context.Context, w io.Writer, asJSON bool) (ok bool, err error) {
 			}
 			add("task types", err, fmt.Sprintf("%d in %s", n, c.TypesDir), "mend the file that is named")
 		}
+		list = append(list, checkFiles(c)...)
 		list = append(list, checkBroker(ctx, c)...)
 		list = append(list, checkSecrets(c)...)
 	}
@@ -94,14 +99,14 @@ func checkGroups(ctx context.Context) []finding {
 	}
 	root, err := cgroup.Find(fmt.Sprintf("mayfly-check-%d", os.Getpid()))
 	if err != nil {
-		return []finding{{What: what, Detail: err.Error(), Remedy: "run as root, as a systemd service with Delegate=yes, or in a container with --privileged or a writable /sys/fs/cgroup; " +
+		return []finding{{What: what, Detail: err.Error(), Remedy: "run as root, as deploy/mayfly.service does, or in a scope with Delegate=yes, or in a container with --privileged or a writable /sys/fs/cgroup; " +
 			"without them no limit holds, and processes that hide from their parent are found by session and environment only"}}
 	}
 	defer root.Close()
 	list := []finding{{What: what, OK: true, Detail: fmt.Sprintf("%s; limits hold on %s", root.Mode(), strings.Join(root.Controllers(), ", "))}}
 	lacking := root.Lacking()
 	for _, part := range slices.Sorted(maps.Keys(lacking)) {
-		f := finding{What: "limits on " + part, Detail: lacking[part].Error(), Remedy: "run as a systemd service with Delegate=yes"}
+		f := finding{What: "limits on " + part, Detail: lacking[part].Error(), Remedy: "run as root, as deploy/mayfly.service does, or in a scope with Delegate=yes"}
 		if root.Mode() != "unified" {
 			f.Remedy = "mount the controller, or boot with systemd.unified_cgroup_hierarchy=1"
 		}
@@ -173,6 +178,8 @@ func checkGPUs(ctx context.Context, c *config) finding {
 var remedies = map[string]string{
 	process.PartUser:    "run as root",
 	process.PartMounts:  "run as root, with CAP_SYS_ADMIN where that is in a container; Linux 5.12 or later",
+	process.PartNetwork: "run as root, with CAP_NET_ADMIN where that is in a container",
+	process.PartIPC:     "run as root, with CAP_SYS_ADMIN where that is in a container",
 	process.PartDisk:    "apt-get install e2fsprogs; modprobe loop; in a container, --device /dev/loop-control and --device-cgroup-rule 'b 7:* rwm'",
 	process.PartSeccomp: "a kernel with CONFIG_SECCOMP_FILTER",
 	process.PartDomain:  "Linux 5.19 or later with landlock among the security modules (boot with lsm=landlock,...)",

@@ -13,8 +13,17 @@ import (
 	"github.com/mayfly/mayfly/queue/rabbit"
 )
 
-// brokerPatience is how long the check waits for a broker to answer.
-const brokerPatience = 5 * time.Second
+const (
+	// brokerPatience is how long the check waits for a broker to answer.
+	brokerPatience = 5 * time.Second
+	// nodePatience is for each node that is tried before: a host that is down does not say so.
+	nodePatience = 10 * time.Second
+)
+
+// patience is how long the check waits for one of the broker's nodes to answer.
+func patience(c *config) time.Duration {
+	return brokerPatience + time.Duration(len(splitURLs(c.AMQPURL))-1)*nodePatience
+}
 
 // checkBroker tries to log in to the broker and finds out what it lacks, or looks at the embedded queue.
 func checkBroker(ctx context.Context, c *config) []finding {
@@ -22,12 +31,18 @@ func checkBroker(ctx context.Context, c *config) []finding {
 	if c.AMQPURL == "" {
 		return []finding{{What: what, OK: true, Detail: "embedded, " + filepath.Join(c.StateDir, "queue.db") + " (set MAYFLY_AMQP_URL for RabbitMQ)"}}
 	}
-	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	list := []finding{}
+	if left, err := leftBehind(c); err != nil {
+		list = append(list, finding{What: "embedded queue", Detail: err.Error(), Remedy: "move it away, if nothing in it is wanted"})
+	} else if left != "" {
+		list = append(list, finding{What: "embedded queue", Detail: left, Remedy: "unset MAYFLY_AMQP_URL until they have run, or move the file away, if nothing in it is wanted"})
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience(c))
 	defer cancel()
 	const remedy = "check MAYFLY_AMQP_URL, and that the broker runs: rabbitmq-diagnostics check_running"
 	client, err := lookAtBroker(ctx, c)
 	if err != nil {
-		return []finding{{What: what, Detail: err.Error(), Remedy: remedy}}
+		return append(list, finding{What: what, Detail: err.Error(), Remedy: remedy})
 	}
 	defer client.Close()
 	depth, err := client.Depth(ctx)
@@ -36,10 +51,10 @@ func checkBroker(ctx context.Context, c *config) []finding {
 	case err == nil:
 		f.Detail += fmt.Sprintf("; %d of %d pool queues are declared", len(depth), len(c.Pools)*len(queue.Bands))
 	case client.Version() == "" || ctx.Err() != nil:
-		return []finding{{What: what, Detail: f.Detail, Remedy: remedy}}
+		return append(list, finding{What: what, Detail: f.Detail, Remedy: remedy})
 	default: // the rights to look are among those that are looked at below
 	}
-	list := []finding{f}
+	list = append(list, f)
 	if !client.Supported() {
 		list = append(list, finding{What: "broker's version", Detail: "Mayfly needs RabbitMQ 3.10 or later, this is " + client.Version(), Remedy: "upgrade RabbitMQ"})
 	}
@@ -67,7 +82,7 @@ func checkManagement(ctx context.Context, c *config, client *rabbit.Client) (m *
 		const unseen = "cannot be seen by AMQP: set MAYFLY_MANAGEMENT_URL to have them looked at"
 		return nil, []finding{{What: policies, OK: true, Detail: unseen}}
 	}
-	m, err := client.Management(ctx, c.Management)
+	m, err := client.Management(ctx, c.Management, c.Host)
 	if err != nil {
 		return nil, []finding{{What: policies, Detail: err.Error(), Remedy: "check MAYFLY_MANAGEMENT_URL, and that the broker has its management: rabbitmq-plugins enable rabbitmq_management"}}
 	}
@@ -115,8 +130,12 @@ const (
 
 // lookAtBroker connects to the broker as one who is no host and declares nothing.
 func lookAtBroker(ctx context.Context, c *config) (*rabbit.Client, error) {
-	return rabbit.Dial(ctx, rabbit.Config{URLs: splitURLs(c.AMQPURL), CA: c.AMQPCA, Cert: c.AMQPCert, Key: c.AMQPKey, Pools: c.Pools,
+	client, err := rabbit.Dial(ctx, rabbit.Config{URLs: splitURLs(c.AMQPURL), CA: c.AMQPCA, Cert: c.AMQPCert, Key: c.AMQPKey, Pools: c.Pools,
 		Declare: rabbit.Passive, Log: slog.New(slog.DiscardHandler)})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("cannot reach RabbitMQ: it did not answer within %s", patience(c))
+	}
+	return client, err
 }
 
 // brokerDepth asks the broker itself how much is queued, for where no host runs.
@@ -128,7 +147,7 @@ func brokerDepth(ctx context.Context) (map[string]int, error) {
 	if c.AMQPURL == "" {
 		return nil, errors.New("cannot ask the broker: MAYFLY_AMQP_URL is not set")
 	}
-	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience(c))
 	defer cancel()
 	client, err := lookAtBroker(ctx, c)
 	if err != nil {

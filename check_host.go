@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly/mayfly/api/spans"
 	"github.com/mayfly/mayfly/internal/secret"
 	"github.com/mayfly/mayfly/isolation/process"
 )
@@ -67,6 +68,51 @@ func checkClock(adjtimex func(*unix.Timex) (int, error)) finding {
 			Remedy: "timedatectl set-ntp true, or install chrony"}
 	}
 	return finding{What: what, OK: true, Detail: fmt.Sprintf("synchronised, within %d ms", t.Maxerror/1000)}
+}
+
+// serviceSettings is where the service has its settings from.
+const serviceSettings = "/etc/mayfly/mayfly.env"
+
+// checkOthers says which settings the service has, and this command has not: it looks at its own.
+func checkOthers(file string) []finding {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil // there is no service, or it is none of ours
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		name, _, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if _, set := os.LookupEnv(name); ok && !set && strings.HasPrefix(name, "MAYFLY_") && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []finding{{What: "configuration", OK: true, Detail: fmt.Sprintf("%s sets %s for the service; this command was started without", file, strings.Join(names, ", ")),
+		Remedy: "systemd-run --quiet --pipe --property=EnvironmentFile=" + file + " mayfly check"}}
+}
+
+// checkFiles reads what else a manager reads when it starts.
+func checkFiles(c *config) (list []finding) {
+	add := func(what string, err error, detail string) {
+		if err != nil {
+			list = append(list, finding{What: what, Detail: err.Error(), Remedy: "mend what is named"})
+		} else {
+			list = append(list, finding{What: what, OK: true, Detail: detail})
+		}
+	}
+	if c.Listen != "" {
+		add("API by TCP", c.remote().Readable(), "its files can be used; the manager opens "+c.Listen)
+	}
+	if c.TaskKeys != "" || c.SigningKey != "" {
+		_, _, err := c.signing()
+		add("signed tasks", err, "the keys can be used")
+	}
+	if collector, err := spans.FromEnvironment(os.Getenv); err != nil || collector.URL != "" {
+		add("traces", err, "spans are sent")
+	}
+	return list
 }
 
 // mighty are groups whose members are as good as root.
@@ -141,7 +187,7 @@ func takenUsers(file string, ranges int) (list []taken) {
 func checkSecrets(c *config) []finding {
 	list := []finding{}
 	for _, s := range []struct{ setting, path string }{{"MAYFLY_AMQP_URL_FILE", c.AMQPURLFile}, {"MAYFLY_AMQP_KEY", c.AMQPKey}, {"MAYFLY_TOKEN_FILE", c.TokenFile}, {"MAYFLY_TLS_KEY", c.TLSKey}, {"MAYFLY_SIGNING_KEY", c.SigningKey},
-		{"MAYFLY_REGISTRY_AUTH", c.RegAuth}, {"settings", "/etc/mayfly/mayfly.env"}} {
+		{"MAYFLY_REGISTRY_AUTH", c.RegAuth}, {"settings", serviceSettings}} {
 		info, err := os.Stat(s.path)
 		if s.path == "" || err != nil && s.setting == "settings" {
 			continue

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -116,7 +117,7 @@ func readConfig() (*config, error) {
 	if err := envconfig.Process("", &c); err != nil {
 		var p *envconfig.ParseError
 		if errors.As(err, &p) {
-			return nil, fmt.Errorf("cannot use %s=%q: %w", p.KeyName, p.Value, p.Err)
+			return nil, fmt.Errorf("cannot use %s=%q: %w", p.KeyName, p.Value, wrongNumber(p))
 		}
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
@@ -129,12 +130,29 @@ func readConfig() (*config, error) {
 	return &c, c.check()
 }
 
+// wrongNumber says of what is no number what would be right, in place of the parser's words.
+func wrongNumber(p *envconfig.ParseError) error {
+	var number *strconv.NumError
+	switch {
+	case !errors.As(p.Err, &number):
+		return p.Err
+	case errors.Is(number, strconv.ErrRange):
+		return errors.New("it is out of range")
+	case strings.HasPrefix(p.TypeName, "float"):
+		return errors.New("it is a number, as 2 or 0.5")
+	}
+	return errors.New("it is a whole number, as 3")
+}
+
 // ofWorkers are the variables that a worker finds in its environment: a manager that is itself started by a worker sees
 // them without being meant.
 var ofWorkers = regexp.MustCompile(`^MAYFLY_(TASK_ID|ATTEMPT|POOL|CPUS|MEMORY_BYTES|GPUS|RESULT|SCRATCH|WORKER)$`)
 
 // ofCommands are variables that are for other commands than run.
 var ofCommands = []string{"MAYFLY_URL"}
+
+// ofKubernetes are the variables that Kubernetes (and Docker's links) make of a service that is called mayfly, for all pods beside it.
+var ofKubernetes = regexp.MustCompile(`^MAYFLY_(SERVICE_(HOST|PORT|PORT_\w+)|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
 
 // unknownVariable refuses a variable with our prefix that means nothing: most likely a misspelt one.
 func unknownVariable(c *config) error {
@@ -149,6 +167,9 @@ func unknownVariable(c *config) error {
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
 		if strings.HasPrefix(name, "MAYFLY_") && !known[name] && (!inWorker || !ofWorkers.MatchString(name)) && !strings.HasPrefix(name, "MAYFLY_TEST_") {
+			if ofKubernetes.MatchString(name) {
+				return fmt.Errorf("cannot use %s: Kubernetes makes it of a service that is called mayfly; set enableServiceLinks: false for the pod, or call the service something else", name)
+			}
 			return fmt.Errorf("cannot use %s: there is no such variable; see \"mayfly run --help\"", name)
 		}
 	}
@@ -184,6 +205,11 @@ func (c *config) fillIn() error {
 	if c.Socket == "" {
 		c.Socket = defaultSocket()
 	}
+	for _, list := range [][]string{c.Pools, c.ListenNames, c.GPUs, c.TaskHidden, c.TaskWrites} {
+		for i := range list {
+			list[i] = strings.TrimSpace(list[i])
+		}
+	}
 	return nil
 }
 
@@ -215,7 +241,10 @@ func (c *config) check() error {
 	if len(c.Pools) == 0 {
 		return wrong("POOLS", `""`, "name at least one pool")
 	}
-	for _, p := range c.Pools {
+	for i, p := range c.Pools {
+		if slices.Contains(c.Pools[:i], p) {
+			return wrong("POOLS", strings.Join(c.Pools, ","), fmt.Sprintf("the pool %q is there twice", p))
+		}
 		if !poolPattern.MatchString(p) {
 			return wrong("POOLS", strings.Join(c.Pools, ","), fmt.Sprintf("the pool %q is not 1 to 64 of a-z 0-9 _ - beginning with a letter or digit", p))
 		}
@@ -229,11 +258,18 @@ func (c *config) check() error {
 	if o := queue.OnLost(c.OnLost); o != queue.KeepOnLost && o != queue.KillOnLost {
 		return wrong("ON_LOST", c.OnLost, "it is keep or kill")
 	}
-	if _, err := tasktype.ParseAllow(c.Allow); err != nil {
+	allow, err := tasktype.ParseAllow(c.Allow)
+	if err != nil {
 		return fmt.Errorf("cannot use MAYFLY_ALLOW=%q: %w", c.Allow, err)
 	}
-	if !(c.CPUs >= 0) || c.CPUs > 65536 {
-		return wrong("CPUS", c.CPUs, "it is a number of cores, 0 for all")
+	if c.TypesDir == "" && !allow.Commands && !allow.Images { // it would bury all that comes
+		return wrong("ALLOW", c.Allow, "this host has no types, and would refuse every task; name the directory of its types in MAYFLY_TYPES_DIR")
+	}
+	if !(c.CPUs >= 0) || c.CPUs > 65536 || c.CPUs > 0 && c.CPUs < 0.001 {
+		return wrong("CPUS", c.CPUs, "it is a number of cores, at least 0.001, or 0 for all")
+	}
+	if c.Memory > 0 && c.Memory < memoryLeast {
+		return wrong("MEMORY", queue.FormatSize(int64(c.Memory)), "it is "+queue.FormatSize(memoryLeast)+" or more: no worker begins in less")
 	}
 	if !(c.ReservedCPU >= 0) || c.ReservedCPU > 65536 {
 		return wrong("RESERVED_CPUS", c.ReservedCPU, "it is a number of cores")
@@ -264,6 +300,9 @@ func (c *config) check() error {
 	}
 	if c.GPUCall <= 0 {
 		return wrong("GPU_CALL_TIMEOUT", time.Duration(c.GPUCall), "it is a positive time")
+	}
+	if len(c.GPUs) == 0 {
+		return wrong("GPUS", `""`, "name the GPUs by their numbers or UUIDs, or write all or none")
 	}
 	if len(c.GPUs) > 1 && (slices.Contains(c.GPUs, "all") || slices.Contains(c.GPUs, "none")) {
 		return wrong("GPUS", strings.Join(c.GPUs, ","), "all and none stand alone")
@@ -297,6 +336,11 @@ func (c *config) check() error {
 	}
 	if (c.AMQPCert == "") != (c.AMQPKey == "") {
 		return wrong("AMQP_CERT", c.AMQPCert, "MAYFLY_AMQP_CERT and MAYFLY_AMQP_KEY go together")
+	}
+	for _, v := range [][2]string{{"AMQP_CA", c.AMQPCA}, {"AMQP_CERT", c.AMQPCert}, {"MANAGEMENT_URL", c.Management}} {
+		if c.AMQPURL == "" && v[1] != "" { // else the tasks would come from this host's own queue without a word
+			return fmt.Errorf("cannot use MAYFLY_%s: it is for MAYFLY_AMQP_URL, which is not set: set that, or unset this", v[0])
+		}
 	}
 	if _, err := logLevel(c.LogLevel); err != nil {
 		return wrong("LOG_LEVEL", c.LogLevel, "it is debug, info, warn or error")

@@ -35,7 +35,7 @@ func openContainers(ctx context.Context, c *config, p process.Policy, cannot man
 		settings.NewDisk = process.Images{Dir: c.StateDir, Run: runCommand}.New
 	}
 	if engine, err = container.New(settings); err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("cannot use MAYFLY_DOCKER=%s: %w", c.Docker, err)
 	}
 	answer, cancel := context.WithTimeout(ctx, dockerPatience)
 	defer cancel()

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly/mayfly/gpu"
@@ -26,7 +28,7 @@ func openGPUs(ctx context.Context, c *config, log *slog.Logger, changed func()) 
 		Changed: changed, FormatSize: queue.FormatSize, Log: log})
 	if err != nil {
 		client.Close()
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("cannot use MAYFLY_GPUS=%s: %w", strings.Join(c.GPUs, ","), err)
 	}
 	return host, func() { host.Close(); client.Close() }, nil
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -101,6 +102,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := overlent(c); err != nil {
+		log.Warn("more is lent than there is", logkey.Reason, err.Error())
+	}
 
 	// What messages may ask for.
 	types, err := tasktype.Load(c.TypesDir)
@@ -175,12 +179,14 @@ func run(ctx context.Context) error {
 		runner = &worker.GPUs{Runner: files, Host: gpus}
 	}
 
+	var ready atomic.Pointer[manager.Manager] // m, for those who may ask before it is there
+
 	// What this host has settled, so that nothing that comes back runs twice, and people can look it up.
 	past, err := history.Open(filepath.Join(c.StateDir, "history.db"), history.Options{
 		MaxTasks: c.History, MaxAge: time.Duration(c.HistoryAge), MaxBytes: int64(c.HistorySize), Kept: kept(files), Sync: c.AMQPURL == "", Log: log,
 		OnDrop: func(r manager.Record) {
-			if err := files.Remove(r.ID); err != nil {
-				log.Error("output of a forgotten task not removed", logkey.Attempt, r.ID, logkey.Err, err)
+			if m := ready.Load(); m != nil { // else what nobody knows is swept when it begins
+				m.Forgot(r.ID)
 			}
 		},
 	})
@@ -219,13 +225,14 @@ func run(ctx context.Context) error {
 		Broadcast: q.broadcast, Fleet: q.fleet, Heard: q.heard, Prove: q.prove, Announce: q.announce, ReplyTo: q.replyTo,
 		Discard: func(attemptID string) {
 			if err := files.Remove(attemptID); err != nil {
-				log.Error("output of a probe not removed", logkey.Attempt, attemptID, logkey.Err, err)
+				log.Error("output of an attempt not removed", logkey.Attempt, attemptID, logkey.Err, err)
 			}
 		},
 		Runner: runner, GPUs: gpus, History: past, Archive: past, Output: files.Output, Stir: quiet.Stir, Detach: detach, Sweep: files.Sweep,
 		Resolve:  func(t queue.Task) (queue.Task, error) { return types.Resolve(t, allow) },
-		Observer: observer, InReach: q.inReach, KeepHosts: keepHosts, Log: log,
+		Observer: observer, InReach: q.inReach, Holds: q.holds, KeepHosts: keepHosts, Log: log,
 	})
+	ready.Store(m)
 	// What other hosts tell us.
 	listening := q.listen(m)
 	defer listening()
@@ -236,7 +243,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	tellSystemd(log, daemon.SdNotifyReady)
-	defer context.AfterFunc(intake, func() { tellSystemd(log, daemon.SdNotifyStopping) })()
+	defer context.AfterFunc(intake, func() { tellSystemd(log, stopping(c)) })()
 	quiet.Stir() // most of what a start has touched is not needed again
 	err = m.Run(intake, hurry)
 	return errors.Join(err, stopServing())
@@ -247,6 +254,19 @@ func tellSystemd(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd not told", logkey.State, state, logkey.Err, err)
 	}
+}
+
+// stopSpare is for what comes after the drain timeout: tasks with a longer grace than the usual one, and their settling.
+const stopSpare = 2 * time.Minute
+
+// stopping says that we stop, and how long that may take where it is longer than TimeoutStopSec of the service: killed meanwhile, the manager
+// would leave its workers running, with nobody there who tells how they end.
+func stopping(c *config) string {
+	if manager.OnStop(c.OnStop) != manager.StopWorkers {
+		return daemon.SdNotifyStopping
+	}
+	most := time.Duration(c.Drain) + time.Duration(c.Grace) + stopSpare
+	return fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, most.Microseconds())
 }
 
 // stopSignals turns SIGTERM and SIGINT into two contexts: the first signal ends intake, the second hurry.

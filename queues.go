@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 	"github.com/mayfly/mayfly/queue/local"
@@ -20,7 +22,22 @@ func openQueue(ctx context.Context, c *config, log *slog.Logger) (*opened, error
 	if c.AMQPURL == "" {
 		return openLocal(c, log)
 	}
+	if left, err := leftBehind(c); err != nil {
+		log.Warn("embedded queue of before not looked into", logkey.Err, err)
+	} else if left != "" {
+		log.Warn("tasks left behind", logkey.Reason, left)
+	}
 	return openRabbit(ctx, c, log)
+}
+
+// leftBehind says what lies in the embedded queue of a host that takes its tasks from RabbitMQ now; nobody serves it meanwhile.
+func leftBehind(c *config) (string, error) {
+	path := filepath.Join(c.StateDir, "queue.db")
+	tasks, dead, err := local.Left(path)
+	if err != nil || tasks+dead == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%d tasks and %d dead letters lie in the embedded queue %s, which is not served while MAYFLY_AMQP_URL is set", tasks, dead, path), nil
 }
 
 // opened is a queue and what the manager needs of it.
@@ -34,6 +51,8 @@ type opened struct {
 	replyTo   func() string
 	// broker says whether the broker is in reach, and how often it was reached again; nil where there is none.
 	broker func() (up bool, reconnects uint64)
+	// holds says whether it holds tasks that nobody else will get; nil where others do.
+	holds func() bool
 	// inReach says whether the queue is; nil where it always is.
 	inReach func() bool
 	fleet   queue.Fleet
@@ -51,7 +70,7 @@ func openLocal(c *config, log *slog.Logger) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opened{source: q.Source(), publisher: q, cemetery: q, state: q.State, close: q.Close,
+	return &opened{source: q.Source(), publisher: q, cemetery: q, state: q.State, close: q.Close, holds: q.Holds,
 		backlog: manager.Backlog{Depth: q.Depth, Peek: q.Waiting, Find: q.Find, Pick: func(ctx context.Context, id string) (queue.Delivery, error) {
 			d, err := q.Pick(ctx, id)
 			if errors.Is(err, local.ErrNotFound) {

@@ -51,7 +51,10 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 				}
 			}
 			if err != nil {
-				if !errors.Is(err, io.EOF) {
+				if errors.Is(err, io.EOF) {
+					// From here on it is the queue that may take its time. The server still reads, to learn whether the client leaves.
+					_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+				} else {
 					answers <- said(Submitted{Line: n, Error: fmt.Sprintf("cannot read the batch: %v", err)})
 				}
 				return

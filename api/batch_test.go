@@ -1,16 +1,21 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
@@ -106,4 +111,59 @@ func TestBatchGoesOn(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("answers = %+v, want %+v", got, want)
 	}
+}
+
+// pipeListener accepts one end of a pipe.
+type pipeListener struct {
+	net.Conn
+	once, closed sync.Once
+	done         chan struct{}
+}
+
+func (l *pipeListener) Accept() (conn net.Conn, err error) {
+	l.once.Do(func() { conn = l.Conn })
+	if conn != nil {
+		return conn, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+func (l *pipeListener) Close() error   { l.closed.Do(func() { close(l.done) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return l.LocalAddr() }
+
+// TestBatchIsPatient has the queue take its time with the last document of a batch that came by TCP: only its lines have to come in time.
+func TestBatchIsPatient(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := New(Config{Log: slog.New(slog.DiscardHandler), Backend: &stub{submit: func(ctx context.Context, _ []byte) (string, error) {
+			select {
+			case <-time.After(3 * bodyPause):
+				return "slow", nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		}}})
+		ours, theirs := net.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error)
+		go func() {
+			served <- Serve(ctx, &pipeListener{Conn: theirs, done: make(chan struct{})}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				server.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), remoteKey{}, true)))
+			}))
+		}()
+		go io.WriteString(ours, "POST /v1/tasks:batch HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{}\n")
+		resp, err := http.ReadResponse(bufio.NewReader(ours), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if want := `{"line":1,"id":"slow"}` + "\n"; err != nil || string(text) != want {
+			t.Errorf("%s, %v", text, err)
+		}
+		ours.Close()
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 }

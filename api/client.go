@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,6 +21,12 @@ import (
 	"github.com/mayfly/mayfly/queue"
 )
 
+// socketBase is what paths are put to where requests go through a socket.
+const socketBase = "http://mayfly"
+
+// rootSocket is where a manager of root listens; tests have another one.
+var rootSocket = "/run/mayfly/mayfly.sock"
+
 // Client is a manager's client.
 type Client struct {
 	// where is the socket's path, or the URL; base is what paths are put to.
@@ -34,7 +39,7 @@ type Client struct {
 
 // Dial returns the client of the manager that listens on the socket. It connects with the first request.
 func Dial(path string) *Client {
-	return &Client{where: path, base: "http://mayfly", http: &http.Client{Transport: &http.Transport{
+	return &Client{where: path, base: socketBase, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}}}}
@@ -105,17 +110,26 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 func taskPath(id, rest string) string  { return "/v1/tasks/" + url.PathEscape(id) + rest }
 func deadPath(key, rest string) string { return "/v1/dead/" + url.PathEscape(key) + rest }
 
+// gone says that there is no manager (any more).
+type gone struct{ sentence string }
+
+func (g *gone) Error() string { return g.sentence }
+
 // explain says in one sentence why the manager was not reached.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("cannot reach the manager at %s: it is not running (start it with \"mayfly run\", or name its socket with --socket)", c.where)
+		remedy := "start it with \"mayfly run\", or name its socket with --socket"
+		if _, err := os.Stat(rootSocket); err == nil && c.base == socketBase && c.where != rootSocket {
+			remedy = "that of root is: run this as root, or in the group that may, with --socket " + rootSocket
+		}
+		return &gone{fmt.Sprintf("cannot reach the manager at %s: it is not running (%s)", c.where, remedy)}
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("cannot reach the manager at %s: permission denied (run as its user, or as root)", c.where)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("cannot go on: the manager at %s ended meanwhile", c.where)
+		return &gone{fmt.Sprintf("cannot go on: the manager at %s ended meanwhile", c.where)}
 	}
 	return fmt.Errorf("cannot reach the manager at %s: %w", c.where, err)
 }
@@ -170,47 +184,6 @@ func (c *Client) Batch(ctx context.Context, lines io.Reader, pool string, each f
 	}
 }
 
-// List lists active tasks and, newest first, so many ended ones.
-func (c *Client) List(ctx context.Context, ended int, filter url.Values) (list []manager.View, err error) {
-	query := url.Values{"ended": {strconv.Itoa(ended)}}
-	for k, v := range filter {
-		query[k] = v
-	}
-	err = c.ask(ctx, http.MethodGet, "/v1/tasks", query, nil, &list)
-	return list, err
-}
-
-// Ended lists so many ended tasks that match a filter, newest first, however far back they are.
-func (c *Client) Ended(ctx context.Context, n int, filter url.Values) ([]manager.View, error) {
-	list := []manager.View{}
-	query := url.Values{"status": {string(manager.Ended)}}
-	for k, v := range filter {
-		query[k] = v
-	}
-	for len(list) < n {
-		query.Set("limit", strconv.Itoa(min(n-len(list), pageMost)))
-		resp, err := c.do(ctx, http.MethodGet, "/v1/tasks", query, nil)
-		if err != nil {
-			return nil, err
-		}
-		var page []manager.View
-		err = json.NewDecoder(resp.Body).Decode(&page)
-		resp.Body.Close()
-		if err != nil {
-			return nil, c.explain(err)
-		}
-		list = append(list, page...)
-		next, _, found := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "</v1/tasks?"), ">; ")
-		if !found {
-			break
-		}
-		if query, err = url.ParseQuery(next); err != nil {
-			return nil, fmt.Errorf("cannot find the next page: %w", err)
-		}
-	}
-	return list, nil
-}
-
 // Show returns one task.
 func (c *Client) Show(ctx context.Context, id string) (v manager.View, err error) {
 	err = c.ask(ctx, http.MethodGet, taskPath(id, ""), nil, nil, &v)
@@ -254,10 +227,23 @@ func (c *Client) Logs(ctx context.Context, id string, o LogOptions, w io.Writer)
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err = io.Copy(w, resp.Body); err != nil {
+	to := &target{w: w}
+	if _, err = io.Copy(to, resp.Body); err != nil && to.err == nil {
 		return c.explain(err)
 	}
-	return nil
+	return to.err
+}
+
+// target tells whether it was the target that failed, or the source.
+type target struct {
+	w   io.Writer
+	err error
+}
+
+func (t *target) Write(b []byte) (n int, err error) {
+	n, err = t.w.Write(b)
+	t.err = err
+	return n, err
 }
 
 // said asks for something to be done and returns what the manager said of it.
@@ -281,16 +267,6 @@ func (c *Client) Drain(ctx context.Context, timeout time.Duration) error {
 		query = url.Values{"timeout": {timeout.String()}}
 	}
 	return c.ask(ctx, http.MethodPost, "/v1/drain", query, nil, new(map[string]string))
-}
-
-// UntilGone returns when the manager has ended.
-func (c *Client) UntilGone(ctx context.Context) error {
-	resp, err := c.do(ctx, http.MethodGet, "/v1/events", url.Values{"topics": {"host"}}, nil)
-	if err == nil { // it lasts as long as the manager does
-		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-	}
-	return ctx.Err()
 }
 
 // Info describes the host.
@@ -333,33 +309,4 @@ func (c *Client) Requeue(ctx context.Context, key string) error {
 func (c *Client) Drop(ctx context.Context, key string) error {
 	_, err := c.said(ctx, http.MethodDelete, deadPath(key, ""))
 	return err
-}
-
-// Events calls each with the active tasks at every change, until it returns false or ctx ends.
-func (c *Client) Events(ctx context.Context, each func([]manager.View) bool) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	resp, err := c.do(ctx, http.MethodGet, "/v1/events", nil, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewReader(resp.Body)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return c.explain(err)
-		}
-		data, ok := bytes.CutPrefix(line, []byte("data: "))
-		if !ok {
-			continue
-		}
-		var views []manager.View
-		if err := json.Unmarshal(data, &views); err != nil {
-			return fmt.Errorf("cannot read an event: %w", err)
-		}
-		if !each(views) {
-			return nil
-		}
-	}
 }

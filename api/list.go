@@ -32,7 +32,7 @@ var (
 // list shows the active tasks, with so many ended ones, or with a limit a page of all.
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	f, err := filterOf(q)
+	f, err := Filter(q)
 	if err != nil {
 		return err
 	}
@@ -91,8 +91,8 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, f manager.Filter) 
 	return p.Tasks, nil
 }
 
-// filterOf reads what a list is to show.
-func filterOf(q url.Values) (f manager.Filter, err error) {
+// Filter reads what a list is to show.
+func Filter(q url.Values) (f manager.Filter, err error) {
 	for _, name := range []string{"pool", "label", "text"} {
 		if n := len(q.Get(name)); n > filterMost {
 			return f, &badRequest{fmt.Sprintf("cannot use %s of %d bytes: it has at most %d", name, n, filterMost)}

@@ -67,6 +67,8 @@ func (s *Server) logEvents(w http.ResponseWriter, r *http.Request, l logRequest,
 				return l.cannot(err, out)
 			}
 			there = there || f.f != nil
+		}
+		for _, f := range streams { // when both are open: each event says where both are
 			if f.f != nil && !f.send(events, streams, out.Attempt, !out.Live) {
 				return nil
 			}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -71,5 +72,43 @@ func TestFollowWaits(t *testing.T) {
 		if status, f := ask(t, server, http.MethodGet, "/v1/tasks/"+id+"/logs", ""); status != 404 || f.Error != "cannot show the output of "+id+": "+says {
 			t.Errorf("%s: %d %s", id, status, f.Error)
 		}
+	}
+}
+
+// TestEventsGoOn holds that the first event says where both streams begin: who comes back after it goes on there, not at the beginning of what was left out.
+func TestEventsGoOn(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := serve(t, &stub{changed: func() <-chan struct{} { return nil }, output: func(string, int) (manager.Output, error) {
+		return manager.Output{Stdout: path, Stderr: path, Attempt: 1, Kept: true}, nil
+	}})
+	events := func(last string) string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/tasks/a1/logs?tail=4", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		req.Header.Set("Last-Event-ID", last)
+		resp, err := server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	first := events("")
+	_, id, _ := strings.Cut(first, "id: ")
+	id, _, _ = strings.Cut(id, "\n")
+	_, rest, _ := strings.Cut(first, "\n\n") // the connection breaks after the first event
+	if again := events(id); again != rest {
+		t.Errorf("after %q: %s, want %s", id, again, rest)
 	}
 }

@@ -86,17 +86,9 @@ func (c *Remote) Open(log *slog.Logger) (*Door, error) {
 	if err := c.Check(); err != nil || c.Listen == "" {
 		return nil, err
 	}
-	d := &Door{limiters: map[netip.Addr]*rate.Limiter{}}
-	var err error
-	if c.TokenFile != "" {
-		if d.tokens, err = readTokens(c.TokenFile); err != nil {
-			return nil, err
-		}
-	}
-	if c.Cert != "" {
-		if err := d.readTLS(c); err != nil {
-			return nil, err
-		}
+	d, err := c.read()
+	if err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -108,6 +100,29 @@ func (c *Remote) Open(log *slog.Logger) (*Door, error) {
 	}
 	if at, ok := l.Addr().(*net.TCPAddr); ok && d.tls == nil && !at.IP.IsLoopback() {
 		log.Warn("tokens travel unencrypted: set MAYFLY_TLS_CERT and MAYFLY_TLS_KEY, or listen on 127.0.0.1 and use a tunnel", "listen", at.String())
+	}
+	return d, nil
+}
+
+// Readable reports what is wrong with the files that Open reads.
+func (c *Remote) Readable() error {
+	_, err := c.read()
+	return err
+}
+
+// read reads what is asked of clients and shown to them.
+func (c *Remote) read() (*Door, error) {
+	d := &Door{limiters: map[netip.Addr]*rate.Limiter{}}
+	var err error
+	if c.TokenFile != "" {
+		if d.tokens, err = readTokens(c.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	if c.Cert != "" {
+		if err := d.readTLS(c); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,10 +20,13 @@ const (
 	waitWidth = 32
 	// waitTurn is how long one is waited for while nobody waits for others, and how long we keep away once we have asked too often.
 	waitTurn = time.Second
+	// lookPause is how often it is looked which have ended, while there are more than can be waited for at once.
+	lookPause = time.Second
 )
 
 // awaited are the tasks of a batch that are waited for, each from when it is submitted on, and in turns: the history forgets what ended
-// long ago, however long the tasks before it go on.
+// long ago, however long the tasks before it go on. Of a large batch the turns come too seldom for that, so those come first that the list of ended
+// tasks has just got; whether it is they that have ended, or others of their ids before them, the wait tells.
 type awaited struct {
 	client *api.Client
 	// ended is told each result.
@@ -31,8 +35,13 @@ type awaited struct {
 	mu sync.Mutex
 	// changed is told of every change of ids and whole.
 	changed *sync.Cond
-	// ids are those that nobody waits for at the moment, the next one first.
-	ids []string
+	// ids are those that nobody waits for at the moment, the next one first, and some for which somebody does: idle counts how often nobody does.
+	ids  []string
+	idle map[string]int
+	// ahead are those of them that have ended, it seems; justEnded are others of which the last look told: ours are among them that are added, or come
+	// back, a moment after it.
+	ahead     []string
+	justEnded map[string]bool
 	// whole says that no more come.
 	whole bool
 	// counts are those that have ended, forgotten is how many are not known any more.
@@ -40,11 +49,13 @@ type awaited struct {
 	forgotten int
 	first     error
 	workers   sync.WaitGroup
+	looking   sync.WaitGroup
+	endLook   context.CancelFunc
 }
 
 // await waits until ctx ends for all tasks that are added.
 func (s *submission) await(ctx context.Context, cmd *cobra.Command, client *api.Client, bars *bars, bar bar) *awaited {
-	a := &awaited{client: client, counts: map[queue.State]int{}, ended: func(r *queue.Result) {
+	a := &awaited{client: client, counts: map[queue.State]int{}, idle: map[string]int{}, ended: func(r *queue.Result) {
 		bar.one()
 		if s.command.json {
 			printJSONLine(cmd.OutOrStdout(), r)
@@ -64,6 +75,9 @@ func (s *submission) await(ctx context.Context, cmd *cobra.Command, client *api.
 			}
 		})
 	}
+	looks, endLook := context.WithCancel(ctx)
+	a.endLook = endLook
+	a.looking.Go(func() { a.look(looks) })
 	return a
 }
 
@@ -71,8 +85,62 @@ func (s *submission) await(ctx context.Context, cmd *cobra.Command, client *api.
 func (a *awaited) add(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.put(id)
+}
+
+// put has a task be waited for when its turn comes. The lock is held.
+func (a *awaited) put(id string) {
 	a.ids = append(a.ids, id)
+	a.idle[id]++
+	if a.justEnded[id] {
+		a.ahead = append(a.ahead, id)
+		delete(a.justEnded, id)
+	}
 	a.changed.Signal()
+}
+
+// take returns the next task that nobody waits for. The lock is held.
+func (a *awaited) take() (id string, ok bool) {
+	for _, list := range []*[]string{&a.ahead, &a.ids} {
+		for len(*list) > 0 {
+			id, *list = (*list)[0], (*list)[1:]
+			if a.idle[id] == 0 {
+				continue // it had its turn when it was ahead
+			}
+			if a.idle[id]--; a.idle[id] == 0 {
+				delete(a.idle, id)
+			}
+			return id, true
+		}
+	}
+	return "", false
+}
+
+// look puts those ahead that have just ended, until ctx ends.
+func (a *awaited) look(ctx context.Context) {
+	for mark := ""; ctx.Err() == nil; pause(ctx, lookPause) {
+		a.mu.Lock()
+		n := len(a.idle)
+		a.mu.Unlock()
+		if n == 0 {
+			continue // all are waited for
+		}
+		ids, next, err := a.client.JustEnded(ctx, mark)
+		if err != nil {
+			continue // they have their turns all the same
+		}
+		mark = next
+		a.mu.Lock()
+		a.justEnded = map[string]bool{}
+		for _, id := range slices.Backward(ids) { // the oldest is forgotten first
+			if a.idle[id] > 0 {
+				a.ahead = append(a.ahead, id)
+			} else {
+				a.justEnded[id] = true
+			}
+		}
+		a.mu.Unlock()
+	}
 }
 
 // all returns when all that were added have ended, with the first error.
@@ -82,6 +150,8 @@ func (a *awaited) all() error {
 	a.changed.Broadcast()
 	a.mu.Unlock()
 	a.workers.Wait()
+	a.endLook()
+	a.looking.Wait()
 	return a.first
 }
 
@@ -121,8 +191,7 @@ func (a *awaited) one(ctx context.Context) bool {
 	case ctx.Err() != nil:
 		a.fail(ctx.Err())
 	case tooOften, errors.Is(err, context.DeadlineExceeded):
-		a.ids = append(a.ids, id)
-		a.changed.Signal()
+		a.put(id)
 	case refused != nil && refused.Status == http.StatusNotFound:
 		a.forgotten++
 	default:
@@ -135,18 +204,15 @@ func (a *awaited) one(ctx context.Context) bool {
 func (a *awaited) next(ctx context.Context) (id string, turn, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.ids) == 0 && !a.whole && ctx.Err() == nil {
+	for len(a.idle) == 0 && !a.whole && ctx.Err() == nil {
 		a.changed.Wait()
 	}
 	if ctx.Err() != nil {
 		a.fail(ctx.Err())
 		return "", false, false
 	}
-	if len(a.ids) == 0 {
-		return "", false, false
-	}
-	id, a.ids = a.ids[0], a.ids[1:]
-	return id, !a.whole || len(a.ids) > 0, true
+	id, ok = a.take()
+	return id, !a.whole || len(a.idle) > 0, ok
 }
 
 // fail keeps the first error; later ones are noise. The lock is held.

@@ -104,6 +104,36 @@ func TestBatchWaits(t *testing.T) {
 			t.Errorf("exit code %d: %s", code, said)
 		}
 	})
+	t.Run("first for those that have ended", func(t *testing.T) {
+		t.Parallel()
+		// By turns alone it would take a minute until somebody asks for the last, which had left a history by then.
+		const many = 60 * waitWidth
+		release, released, began := make(chan struct{}), sync.Once{}, time.Now()
+		f := newFakeManager(func(id string) (int, any) {
+			if id == "last" {
+				released.Do(func() { close(release) })
+				if late := time.Since(began); late > patience/2 {
+					t.Errorf("it was asked for after %s", late)
+				}
+			}
+			<-release
+			return ended(id, queue.Succeeded)
+		})
+		f.HandleFunc("GET /v1/tasks", func(w http.ResponseWriter, r *http.Request) {
+			_, v := ended("last", queue.Succeeded)
+			_, other := ended("of somebody else", queue.Succeeded)
+			_ = json.NewEncoder(w).Encode([]any{other, v})
+		})
+		time.AfterFunc(patience, func() { released.Do(func() { close(release) }) })
+		var lines strings.Builder
+		for i := range many {
+			fmt.Fprintf(&lines, "slow%d\n", i)
+		}
+		code, _, said := answering(t, f)(lines.String()+"last\nslow0\n", "submit", "--lines", "-", "--wait")
+		if want := fmt.Sprintf("%[1]d tasks: %[1]d succeeded, 0 failed, 0 cancelled, 0 rejected\n", many+2); code != 0 || said != want {
+			t.Errorf("exit code %d: %s", code, said)
+		}
+	})
 	t.Run("from when they are submitted", func(t *testing.T) {
 		t.Parallel()
 		early := make(chan struct{})
@@ -150,4 +180,18 @@ func TestBatchWaits(t *testing.T) {
 			t.Errorf("%d results: %s", n, out)
 		}
 	})
+}
+
+func TestBatchUsage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := newFakeManager(func(id string) (int, any) { return ended(id, queue.Succeeded) })
+	for want, args := range map[string][]string{
+		"1 mayfly: cannot read " + dir + " to its end: is a directory; 0 tasks of it were submitted\n": {"--lines", dir},
+		"2 mayfly: --cancel-on-interrupt goes with --wait and one task\n":                              {"--lines", "-", "--wait", "--cancel-on-interrupt"},
+	} {
+		if code, _, said := answering(t, f)("one\n", append([]string{"submit"}, args...)...); fmt.Sprint(code, " ", said) != want {
+			t.Errorf("%q: exit code %d: %s", args, code, said)
+		}
+	}
 }

@@ -37,7 +37,8 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 		waits = s.await(ctx, cmd, client, bars, ending)
 	}
 	taken, refused := 0, 0
-	err = client.Batch(ctx, file, s.pool, func(a api.Submitted) bool {
+	lines := &endedEarly{Reader: file}
+	err = client.Batch(ctx, lines, s.pool, func(a api.Submitted) bool {
 		submitting.one()
 		switch {
 		case a.Error != "":
@@ -56,6 +57,9 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 		return true
 	})
 	submitting.done(taken + refused)
+	if broken := lines.broken(); err == nil && broken != nil {
+		err = fmt.Errorf("cannot read %s to its end: %w; %d tasks of it were submitted", s.lines, broken, taken)
+	}
 	switch {
 	case s.wait && err != nil:
 		stop()
@@ -78,6 +82,30 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 		return fmt.Errorf("%d of %d documents were refused", refused, taken+refused)
 	}
 	return err
+}
+
+// endedEarly is a file that ends where it cannot be read on: the documents before that are submitted, and their ids are told.
+type endedEarly struct {
+	io.Reader
+	mu  sync.Mutex // it is read elsewhere than its end is asked for
+	err error
+}
+
+func (e *endedEarly) Read(b []byte) (int, error) {
+	n, err := e.Reader.Read(b)
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = plainCause(err)
+	return n, io.EOF
+}
+
+func (e *endedEarly) broken() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
 }
 
 // bars are progress bars on a terminal, and nothing elsewhere.
@@ -184,7 +212,10 @@ func (c *command) wait() *cobra.Command {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			v, err := client.Wait(ctx, args[0])
-			if err != nil {
+			switch {
+			case errors.Is(err, context.Canceled) && cmd.Context().Err() == nil:
+				return stoppedWaiting(args[0])
+			case err != nil:
 				return err
 			}
 			if c.json {

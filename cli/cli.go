@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -69,8 +71,46 @@ func usage(format string, args ...any) error {
 
 // Execute runs the command that the arguments name and returns the exit code.
 func Execute(p Program) int {
-	cmd := New(p)
-	return codeOf(cmd, cmd.ExecuteContext(context.Background()))
+	return execute(New(p), os.Stdout)
+}
+
+// execute runs a command that prints to a file. What could not be written there is a failure, though all else went well: an id that is lost on a full disk
+// is a task that nobody knows.
+func execute(cmd *cobra.Command, to *os.File) int {
+	out := &printed{file: to}
+	cmd.SetOut(out)
+	err := cmd.ExecuteContext(context.Background())
+	if failed := out.failure(); failed != nil && (err == nil || errors.Is(err, failed)) {
+		err = fmt.Errorf("cannot print: %w", plainCause(failed))
+	}
+	return codeOf(cmd, err)
+}
+
+// printed is a file that remembers its first error.
+type printed struct {
+	file *os.File
+	mu   sync.Mutex
+	err  error
+}
+
+// Write implements io.Writer.
+func (p *printed) Write(b []byte) (int, error) {
+	n, err := p.file.Write(b)
+	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.err = cmp.Or(p.err, err)
+	}
+	return n, err
+}
+
+// Fd lets terminal look at the file.
+func (p *printed) Fd() uintptr { return p.file.Fd() }
+
+func (p *printed) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 // codeOf says on standard error what went wrong, if anything did, and returns the exit code.
@@ -181,7 +221,7 @@ func terminal(w io.Writer) int {
 	if s, ok := w.(*screen); ok {
 		return s.width
 	}
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr })
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0
 	}
@@ -206,7 +246,7 @@ func exitCodes() *cobra.Command {
   128+n  the worker was killed by signal n
   124  the task ran longer than its timeout, or did not start before its deadline
   125  the task was rejected, could not be started, or was lost with its host
-  130  the task was cancelled
+  130  the task was cancelled, or Ctrl-C ended the wait for it
 
 "mayfly submit --lines FILE --wait":
   0    all tasks succeeded

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,11 +21,18 @@ func (c *command) dead() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List dead letters, oldest first", Args: cobra.NoArgs, Example: "  mayfly dead list\n  mayfly dead list --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage("--limit is %d: it must not be negative", limit)
+			}
 			client := c.client()
 			defer client.Close()
-			letters, err := client.Dead(cmd.Context(), limit)
+			letters, err := client.Dead(cmd.Context(), min(limit, math.MaxInt-1)+1) // one more says that there are more
 			if err != nil {
 				return err
+			}
+			if len(letters) > limit {
+				letters = letters[:limit]
+				fmt.Fprintf(cmd.ErrOrStderr(), "mayfly: these are the oldest %d: --limit shows more\n", limit)
 			}
 			if c.json {
 				return printJSON(cmd.OutOrStdout(), letters)

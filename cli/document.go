@@ -209,13 +209,18 @@ func openFile(cmd *cobra.Command, name string) (io.ReadCloser, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		return nil, fmt.Errorf("cannot open %s: %w", name, err)
+		return nil, fmt.Errorf("cannot open %s: %w", name, plainCause(err))
 	}
 	return f, nil
+}
+
+// plainCause is the cause of a file's error without the file's name, which is said beside it.
+func plainCause(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // readFile reads a file that is to be a task document, or to be in one, no further than one may go.
@@ -227,7 +232,7 @@ func readFile(cmd *cobra.Command, name string) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, queue.MaxBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+		return nil, fmt.Errorf("cannot read %s: %w", name, plainCause(err))
 	}
 	if len(text) > queue.MaxBody {
 		return nil, fmt.Errorf("cannot submit %s: it has more than %d bytes (%s), the most that a task document may have: have the worker read large data from where it lies",

@@ -3,6 +3,11 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +85,35 @@ func TestShrink(t *testing.T) {
 	shrink([]column{{"id", true}, {"status", false}, {"command", true}}, widths, 60)
 	if widths[0] != 20 || widths[1] != 8 || widths[2] != 32 {
 		t.Errorf("widths = %v", widths)
+	}
+}
+
+// TestFullDisk holds that what cannot be printed is no success.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/tasks", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"id": "lost"}`) })
+	mux.HandleFunc("GET /v1/tasks", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `[]`) })
+	mux.HandleFunc("GET /v1/tasks/{id}/logs", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "output") })
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go http.Serve(l, mux)
+	defer l.Close()
+	for _, args := range []string{"submit -- true", "ps", "ps --json", "logs --stdout job", "version"} {
+		cmd := New(Program{Version: "1", Socket: func() string { return socket }})
+		var said bytes.Buffer
+		cmd.SetErr(&said)
+		cmd.SetArgs(strings.Fields(args))
+		if code := execute(cmd, full); code != codeFailure || said.String() != "mayfly: cannot print: no space left on device\n" {
+			t.Errorf("%s: exit code %d: %s", args, code, said.String())
+		}
 	}
 }

@@ -46,7 +46,7 @@ exit code ("mayfly help exit-codes" lists the others). With --lines it submits o
 	f.StringVarP(&s.file, "file", "f", "", "submit the task document in a `FILE`; - is standard input")
 	f.StringVar(&s.lines, "lines", "", "submit the task documents in a `FILE`, one a line; - is standard input")
 	f.BoolVarP(&s.wait, "wait", "w", false, "wait for the end; with one task, print its output and exit with its code")
-	f.BoolVar(&s.onCancel, "cancel-on-interrupt", false, "with --wait: Ctrl-C cancels the task")
+	f.BoolVar(&s.onCancel, "cancel-on-interrupt", false, "with --wait and one task: Ctrl-C cancels it")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "with --lines: do not print the ids, show no progress")
 	rawFlag(f, &s.raw)
 	c.jsonFlag(cmd)
@@ -59,6 +59,9 @@ func (s *submission) run(cmd *cobra.Command, args []string) error {
 	}
 	if s.file != "" && s.lines != "" {
 		return usage("--file and --lines exclude each other")
+	}
+	if s.onCancel && (!s.wait || s.lines != "") {
+		return usage("--cancel-on-interrupt goes with --wait and one task")
 	}
 	client := s.client()
 	defer client.Close()
@@ -113,13 +116,13 @@ func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) e
 	switch {
 	case errors.Is(waitErr, context.Canceled) && cmd.Context().Err() == nil:
 		if !s.onCancel {
-			return &codeError{130, fmt.Errorf("stopped waiting; the task goes on: \"mayfly cancel %s\" cancels it", id)}
+			return stoppedWaiting(id)
 		}
 		said, err := client.Cancel(cmd.Context(), id)
 		if err != nil {
 			return err
 		}
-		return &codeError{130, errors.New(said)}
+		return &codeError{codeCancelled, errors.New(said)}
 	case waitErr != nil:
 		return waitErr
 	}
@@ -141,9 +144,15 @@ func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) e
 	return exitOf(v.Result)
 }
 
+// stoppedWaiting is what is said to who has interrupted the wait for a task.
+func stoppedWaiting(id string) error {
+	return &codeError{codeCancelled, fmt.Errorf("stopped waiting; the task goes on: \"mayfly cancel %s\" cancels it", id)}
+}
+
 // streamAttempts copies the output of one attempt after the other until the task has ended, and returns the number of the
 // last one.
 func (s *submission) streamAttempts(ctx context.Context, cmd *cobra.Command, client *api.Client, id string, ended <-chan struct{}) (last int) {
+	asked := 0 // the attempt of which it was said that it has begun
 	for ctx.Err() == nil {
 		v, err := client.Show(ctx, id)
 		began := err == nil && (v.Status == manager.Running || v.Status == manager.Stopping || v.Status == manager.Settling || v.Status == manager.Ended)
@@ -162,7 +171,8 @@ func (s *submission) streamAttempts(ctx context.Context, cmd *cobra.Command, cli
 		if err == nil && v.Status == manager.Ended {
 			return last
 		}
-		// The events say when to look again; they end with the look.
+		// The manager says when the next one begins, and the events when to look again where it is not here, or not known yet: they tell of all
+		// tasks, which are a thousand where many wait. Either ends with the look.
 		look, cancel := context.WithCancel(ctx)
 		go func() {
 			select {
@@ -171,12 +181,24 @@ func (s *submission) streamAttempts(ctx context.Context, cmd *cobra.Command, cli
 			case <-look.Done():
 			}
 		}()
-		first := true
-		_ = client.Events(look, func([]manager.View) bool { // the first comes at once
-			again := first
-			first = false
-			return again
-		})
+		next := last + 1
+		switch {
+		case err != nil:
+		case v.Status == manager.Queued || v.Status == manager.BackingOff: // it is the one before that is shown
+			next = v.Attempt + 1
+		case !began:
+			next = v.Attempt
+		}
+		if next != asked && client.Begun(look, id, next) == nil {
+			asked = next
+		} else {
+			first := true
+			_ = client.Events(look, func([]manager.View) bool { // the first comes at once
+				again := first
+				first = false
+				return again
+			})
+		}
 		cancel()
 		select {
 		case <-ended:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,33 +25,35 @@ func (c *command) ps() *cobra.Command {
 	var status, state, cause, pool, label, text string
 	cmd := &cobra.Command{
 		Use: "ps", Short: "List the tasks of this host", Args: cobra.NoArgs,
-		Long: `List the tasks that this host knows: those that run, wait here, or wait in its embedded queue;
-with -a or --ended also those that have ended, newest first; with --state or --cause only those, the last 20
-unless --ended says how many.`,
+		Long: `List the tasks that this host knows: those that run, wait here, or wait in its embedded queue (the first 1000);
+with -a or --ended also those that have ended, newest first; with --state, --cause or --status ended only those, the
+last 20 unless --ended says how many. With other filters, those are counted that match.`,
 		Example: "  mayfly ps\n  mayfly ps -a\n  mayfly ps --ended 1000 --label batch=7 --json\n  mayfly ps --cause oom\n  mayfly ps --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := c.client()
-			defer client.Close()
-			if all && ended == 0 {
-				ended = 20
-			}
-			filter := url.Values{}
+			query := url.Values{}
 			for k, v := range map[string]string{"status": status, "state": state, "cause": cause, "pool": pool, "label": label, "text": text} {
 				if v != "" {
-					filter.Set(k, v)
+					query.Set(k, v)
 				}
 			}
-			if watch {
-				return watchTasks(cmd, client)
+			filter, err := api.Filter(query)
+			if err != nil {
+				return err
 			}
-			if (state != "" || cause != "") && ended == 0 {
+			switch byEnd := len(filter.States)+len(filter.Causes) > 0; {
+			case ended < 0:
+				return usage("--ended is %d: it must not be negative", ended)
+			case watch && (c.json || all || ended > 0 || byEnd):
+				return usage("--watch shows active tasks to people: it does not go with --json, --all, --ended, --state and --cause")
+			case ended == 0 && (all || byEnd || slices.Contains(filter.Statuses, manager.Ended)):
 				ended = 20
 			}
-			list := client.List
-			if state != "" || cause != "" {
-				list = client.Ended
+			client := c.client()
+			defer client.Close()
+			if watch {
+				return watchTasks(cmd, client, filter)
 			}
-			views, err := list(cmd.Context(), ended, filter)
+			views, err := listTasks(cmd.Context(), client, ended, filter, query)
 			if err != nil {
 				return err
 			}
@@ -64,7 +67,7 @@ unless --ended says how many.`,
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all", "a", false, "the last 20 ended tasks too")
 	f.IntVarP(&ended, "ended", "n", 0, "the last `N` ended tasks too")
-	f.StringVar(&status, "status", "", "only tasks with this status: queued, waiting, running, stopping, settling, backing_off, ended")
+	f.StringVar(&status, "status", "", "only tasks with this status: queued, waiting, parked, running, stopping, settling, backing_off, ended")
 	f.StringVar(&state, "state", "", "only tasks that ended so: succeeded, failed, cancelled, rejected")
 	f.StringVar(&cause, "cause", "", "only tasks with this cause: exit, oom, timeout, ...")
 	f.StringVar(&text, "text", "", "only tasks with this in id, name, command or labels")
@@ -75,8 +78,26 @@ unless --ended says how many.`,
 	return cmd
 }
 
-// watchTasks draws the active tasks anew at each change.
-func watchTasks(cmd *cobra.Command, client *api.Client) error {
+// listTasks lists active tasks, and so many that have ended, of those that a filter lets pass.
+func listTasks(ctx context.Context, client *api.Client, ended int, filter manager.Filter, query url.Values) ([]manager.View, error) {
+	views := []manager.View{}
+	byEnd, is := len(filter.States)+len(filter.Causes) > 0, len(filter.Statuses)
+	past := is == 0 || slices.Contains(filter.Statuses, manager.Ended)
+	if active := !byEnd && (is != 1 || !past); active {
+		var err error
+		if views, err = client.List(ctx, query); err != nil {
+			return nil, err
+		}
+	}
+	if !past || ended == 0 {
+		return views, nil
+	}
+	list, err := client.Ended(ctx, ended, query)
+	return append(views, list...), err
+}
+
+// watchTasks draws the active tasks that a filter lets pass anew at each change.
+func watchTasks(cmd *cobra.Command, client *api.Client, filter manager.Filter) error {
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
 	changes := make(chan []manager.View)
@@ -98,6 +119,7 @@ func watchTasks(cmd *cobra.Command, client *api.Client) error {
 	for {
 		select {
 		case views = <-changes:
+			views = slices.DeleteFunc(views, func(v manager.View) bool { return !filter.Matches(&v) })
 		case <-second.C:
 		case err := <-ended:
 			if errors.Is(err, context.Canceled) {

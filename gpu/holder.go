@@ -61,6 +61,9 @@ func (h *Host) Begin(ctx context.Context, id string, runs bool, stop func()) err
 	}
 	gpus := h.gpusOf(x)
 	h.mu.Unlock()
+	if runs { // and is not let go of when it is to be stopped
+		ctx = context.WithoutCancel(ctx)
+	}
 	states, err := h.config.Driver.States(ctx, gpus, false)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -99,6 +102,9 @@ func (h *Host) unready(u *unit) string {
 	}
 	if why := u.unfit(); why != "" {
 		return why
+	}
+	if h.unknown(u) {
+		return ""
 	}
 	whole := u.whole
 	u.whole = false // whoever is there is a stranger: the holder has no process yet

@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os/exec"
@@ -161,12 +162,55 @@ func TestBegin(t *testing.T) {
 		if err := b.Begin(t.Context(), "y.1", true, nil); err != nil {
 			t.Error(err)
 		}
+		// Nor let go of when it is to be stopped: that is its runner's to do.
+		over, end := context.WithCancel(t.Context())
+		end()
+		if err := b.Begin(over, "y.1", true, nil); err != nil {
+			t.Errorf("one that runs, and is to be stopped: %v", err)
+		}
 		b.lend("z.1", Request{Count: 1})
+		if err := b.Begin(over, "z.1", false, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("one that is stopped before it runs: %v", err)
+		}
 		d.mu.Lock()
 		d.err = errors.New("no answer")
 		d.mu.Unlock()
 		if err := b.Begin(t.Context(), "z.1", false, nil); err == nil || !strings.Contains(err.Error(), "the driver does not answer: no answer") {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestBeginBesideEarlier has a holder begin on a GPU that it shares with one of an earlier life, whose first process is not known yet: what
+// that one runs there is no stranger.
+func TestBeginBesideEarlier(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := eight()
+		b := open(t, d, Config{Shared: true})
+		defer b.Close()
+		b.Take("old.1", []Grant{{UUID: "GPU-0", Share: 10 << 30}})
+		d.set("GPU-0", func(s *State) { s.Processes = []Process{{PID: 1 << 30, Memory: 1 << 30}} })
+		if got := b.lend("new.1", Request{Count: 1, Memory: 10 << 30}); got != "0" {
+			t.Fatalf("lent %q", got)
+		}
+		if err := b.Begin(t.Context(), "new.1", false, nil); err != nil {
+			t.Error(err)
+		}
+		b.is("GPU-0", "held")
+		b.Started("old.1", 1<<30)
+		if got := b.lend("newer.1", Request{Count: 1, Memory: 10 << 30}); got != "0" {
+			t.Fatalf("lent %q", got)
+		}
+		if err := b.Begin(t.Context(), "newer.1", false, nil); err != nil {
+			t.Errorf("once it is known: %v", err)
+		}
+		if got := b.lend("last.1", Request{Count: 1, Memory: 10 << 30}); got != "0" {
+			t.Fatalf("lent %q", got)
+		}
+		d.set("GPU-0", func(s *State) { s.Processes = append(s.Processes, Process{PID: 1<<30 + 1}) })
+		if err := b.Begin(t.Context(), "last.1", false, nil); err == nil {
+			t.Error("a stranger is not seen any more")
 		}
 	})
 }

@@ -122,6 +122,11 @@ func TestAPIAnswers(t *testing.T) {
 		return must(path, status, request{method: "POST", body: body})
 	}
 
+	// Nothing has ended or been run yet: what is empty is that, and not null.
+	for _, path := range []string{"/v1/tasks", "/v1/counts", "/v1/series", "/v1/demand", "/v1/dead", "/v1/info", "/v1/hosts", "/v1/gpus"} {
+		must(path, 200, request{})
+	}
+
 	// Of all kinds: ended in each way, running, stopping perhaps, waiting, queued, backing off.
 	const small = `"resources": {"cpu": 0.1, "memory": "16MiB"}`
 	post("/v1/tasks", 201, `{"id": "good", "name": "a name", "labels": {"zone": "a"}, "shell": "echo out; echo err >&2; echo '{\"x\": [1]}' >$MAYFLY_RESULT", `+small+`}`)

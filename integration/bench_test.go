@@ -210,7 +210,7 @@ func BenchmarkLatency(b *testing.B) {
 			opened <- at
 		}()
 		begin := time.Now()
-		p.publish("default", fmt.Sprintf(`{"id": %q, "command": ["/bin/cp", "/dev/null", %q]}`, id, pipe))
+		p.publish("default", fmt.Sprintf(`{"id": %q, "command": ["/bin/busybox", "cp", "/dev/null", %q]}`, id, pipe))
 		all = append(all, (<-opened).Sub(begin))
 		p.wait(id)
 	}

@@ -27,6 +27,9 @@ func TestCheckPolicies(t *testing.T) {
 			h := newHost(t, "MAYFLY_AMQP_URL="+amqpURL, "MAYFLY_MANAGEMENT_URL="+base)
 			h.start()
 			h.connected() // its queues are there
+			p := newProducer(t, amqpURL)
+			p.publish("default", `{"id": "a", "shell": "exit 1", "max_attempts": 2, "backoff": "100ms"}`)
+			p.wait("a") // and one of those of the wait
 			h.stop()
 			vhost := broker.VhostName(amqpURL)
 			expectOK := func(what, detail string) {
@@ -70,14 +73,22 @@ func TestCheckPolicies(t *testing.T) {
 				h.expectWrong(list, code, "broker's policies", detail, remedy)
 			}
 			for definition, does := range map[string]string{
-				`{"message-ttl": 60000}`:   "what waits for longer than 1m0s is dropped",
-				`{"expires": 3600000}`:     "a queue that no host has used for 1h0m0s is deleted",
-				`{"max-length": 1000}`:     "the oldest is dropped when a queue is full",
-				`{"delivery-limit": 3}`:    "what was delivered more than 3 times is dropped",
-				`{"max-length-bytes": 10}`: "the oldest is dropped",
+				`{"message-ttl": 60000}`:    "what waits for longer than 1m0s is dropped",
+				`{"expires": 3600000}`:      "a queue that no host has used for 1h0m0s is deleted",
+				`{"max-length": 1000}`:      "the oldest is dropped when a queue is full",
+				`{"delivery-limit": 3}`:     "what was delivered more than 3 times is dropped",
+				`{"max-length-bytes": 10}`:  "the oldest is dropped",
+				`{"overflow": "drop-head"}`: "what has waited may get lost on its way back",
+				`{"dead-letter-exchange": "x", "dead-letter-routing-key": "y"}`: "what has waited is to go back by another key",
 			} {
 				set("parse_set", "careless", definition)
 				wrong("by the policy careless, "+does, "rabbitmqctl clear_policy -p "+vhost+" careless")
+				unset("delete", "careless")
+			}
+			// Nor do those of the wait go with the queues that nobody uses, nor are dead letters dropped.
+			for name, definition := range map[string]string{"mayfly.wait.": `{"expires": 1800000}`, "mayfly.dead": `{"message-ttl": 60000}`} {
+				set("parse_set", "careless", definition)
+				wrong(name, "rabbitmqctl clear_policy")
 				unset("delete", "careless")
 			}
 			set("parse_set_op", "theirs", `{"message-ttl": 60000}`)

@@ -86,6 +86,9 @@ func TestCheck(t *testing.T) {
 		{"MAYFLY_AMQP_URL=amqp://guest:guest@" + nobody + "/", "queue", "out of reach", "rabbitmq-diagnostics"},
 		{"MAYFLY_REGISTRY_AUTH=" + write("auth.json", "{}", 0o644), "secrets", "others may read", "chmod 600"},
 		{"MAYFLY_CONTAINERS=on MAYFLY_DOCKER=unix:///no/docker.sock", "containers", "cannot reach Docker", "systemctl start docker"},
+		{"MAYFLY_TASK_KEYS=" + dir, "signed tasks", "cannot find a key", "mend"},
+		{"MAYFLY_LISTEN=:7070 MAYFLY_TOKEN_FILE=" + write("token", "short", 0o600), "API by TCP", "a token is a line of at least 16", "mend"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", "traces", "OTEL_EXPORTER_OTLP_ENDPOINT", "mend"},
 		{"MAYFLY_TASK_USER=0-100", "configuration", "MAYFLY_TASK_USER", "run --help"},
 		{"MAYFLY_TASK_USER=1-100", "workers' users", "has the numbers", "70000-70999"},
 	} {
@@ -127,6 +130,25 @@ func TestCheck(t *testing.T) {
 	h.expectWrong(list, code, "state directory", "cannot write", "chown 65534")
 	h.expectWrong(list, code, "own user", "", "run as root")
 	h.expectWrong(list, code, "control groups", "", "run as root")
+	h.expectWrong(list, code, "network off", "", "run as root")
+}
+
+// TestCheckSecondNode holds that a node that is silent does not hide one that answers.
+func TestCheckSecondNode(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	dead := "amqp://guest:guest@" + silent.Addr().String() + "/"
+	h := newHost(t, "MAYFLY_AMQP_URL="+dead)
+	list, code := h.checked(0)
+	h.expectWrong(list, code, "queue", "did not answer within 5s", "MAYFLY_AMQP_URL")
+	h = newHost(t, "MAYFLY_AMQP_URL="+dead+","+broker.Shared(t, broker.V310).Vhost(t))
+	if list, code = h.checked(0); code != 0 {
+		t.Errorf("exit code %d, %+v", code, list)
+	}
 }
 
 // TestCheckBroker provokes what can be wrong with a broker and the rights on it, and holds that the documented rights suffice.
@@ -137,10 +159,12 @@ func TestCheckBroker(t *testing.T) {
 		list, code := h.checked(0)
 		if i := slices.IndexFunc(list, func(f found) bool { return f.What == "ack timeout" }); code != 0 || i < 0 || !strings.Contains(list[i].Remedy, "consumer") {
 			t.Errorf("exit code %d, %+v", code, list)
+		} else if r := list[i].Remedy; strings.Contains(r, "set_policy") && !strings.Contains(r, "set_policy -p "+broker.VhostName(url)+" ") {
+			t.Errorf("a policy of another virtual host: %s", r)
 		}
 		h = newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_DECLARE=passive")
 		list, code = h.checked(0)
-		for _, name := range []string{"exchange mayfly.tasks", "queue mayfly.pool.default.high"} {
+		for _, name := range []string{"exchange mayfly.tasks", "exchange mayfly.wait.10s", "queue mayfly.pool.default.high"} {
 			h.expectWrong(list, code, "broker's rights", name+" does not exist", "MAYFLY_DECLARE=auto")
 		}
 		wrong := newHost(t, "MAYFLY_AMQP_URL="+strings.Replace(url, "guest:guest", "guest:wrong", 1))
@@ -157,12 +181,20 @@ func TestCheckBroker(t *testing.T) {
 		p.publish("default", `{"id": "a", "shell": "exit 1", "max_attempts": 2, "backoff": "100ms"}`)
 		p.wait("a")
 		declared.stop()
+		if err := p.ch.ExchangeDeclare("mayfly.wait.10s", "fanout", true, false, false, false, nil); err != nil { // made when it is needed
+			t.Fatal(err)
+		}
 		passive := newHost(t, "MAYFLY_DECLARE=passive", "MAYFLY_AMQP_URL="+userOf(t, b, url, "secret", "^mayfly[.]host[.]", "^(mayfly[.].*|amq[.]default)$", "^mayfly[.]"))
 		if list, code := passive.checked(0); code != 0 {
 			t.Errorf("the documented rights of a passive host: exit code %d, %+v", code, list)
 		}
 		before := p.total
-		poor := newHost(t, "MAYFLY_AMQP_URL="+userOf(t, b, url, "secret", "^$", "^mayfly[.]tasks$", "^mayfly[.]dead$"))
+		deaf := newHost(t, "MAYFLY_AMQP_URL="+userOf(t, b, url, "secret", "^mayfly[.]", "^(mayfly[.](tasks|results|control|dead|host[.].*)|amq[.]default)$", "^mayfly[.](pool|host)[.]"))
+		list, code = deaf.checked(0)
+		for _, lack := range []string{"write to the exchange mayfly.events", "write to the exchange mayfly.wait.10s", "read from the queue mayfly.dead", "hear what is said to the exchange mayfly.control"} {
+			deaf.expectWrong(list, code, "broker's rights", lack, "rabbitmqctl set_permissions -p "+broker.VhostName(url)+" ")
+		}
+		poor := newHost(t, "MAYFLY_AMQP_URL="+userOf(t, b, url, "secret", "^$", "^mayfly[.]tasks$", "^mayfly[.]pulse$"))
 		list, code = poor.checked(0)
 		for _, lack := range []string{"write to the exchange mayfly.results", "write to the exchange mayfly.dead", "write to the default exchange", "read from the queue mayfly.pool.default.low",
 			"make and read the queues mayfly.host."} {

@@ -188,7 +188,19 @@ func TestCommands(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]string{
-		"MAYFLY_CPUS=many":                             "MAYFLY_CPUS=\"many\"",
+		"MAYFLY_CPUS=many":                             "cannot use MAYFLY_CPUS=\"many\": it is a number, as 2 or 0.5",
+		"MAYFLY_CPUS=0.0001":                           "MAYFLY_CPUS=0.0001: it is a number of cores, at least 0.001",
+		"MAYFLY_WINDOW=":                               "cannot use MAYFLY_WINDOW=\"\": it is a whole number, as 3",
+		"MAYFLY_TASK_PIDS=99999999999999999999":        "it is out of range",
+		"MAYFLY_POOLS=default, default":                "the pool \"default\" is there twice",
+		"MAYFLY_ALLOW=types":                           "MAYFLY_TYPES_DIR",
+		"MAYFLY_GPUS=":                                 "cannot use MAYFLY_GPUS=\"\": name the GPUs",
+		"MAYFLY_GPUS=0,77":                             "cannot use MAYFLY_GPUS=0,77: ",
+		"MAYFLY_DOCKER=x":                              "cannot use MAYFLY_DOCKER=x: ",
+		"MAYFLY_AMQP_CA=/etc/ca.pem":                   "it is for MAYFLY_AMQP_URL, which is not set",
+		"MAYFLY_MANAGEMENT_URL=http://x":               "it is for MAYFLY_AMQP_URL, which is not set",
+		"MAYFLY_SERVICE_PORT_API=7070":                 "set enableServiceLinks: false",
+		"MAYFLY_PORT_7070_TCP_ADDR=10.0.0.1":           "set enableServiceLinks: false",
 		"MAYFLY_MEMORY=8 gigs":                         "MAYFLY_MEMORY=\"8 gigs\"",
 		"MAYFLY_POOL=x":                                "cannot use MAYFLY_POOL: there is no such variable",
 		"MAYFLY_POOLS=a.b":                             "MAYFLY_POOLS=a.b",
@@ -197,7 +209,7 @@ func TestWrongSettings(t *testing.T) {
 		"MAYFLY_ALLOW=everything":                      "MAYFLY_ALLOW=\"everything\"",
 		"MAYFLY_DRAIN_TIMEOUT=-1s":                     "MAYFLY_DRAIN_TIMEOUT",
 		"MAYFLY_TYPES_DIR=/no/such":                    "/no/such",
-		"MAYFLY_AMQP_URL=http://x":                     "RabbitMQ URL",
+		"MAYFLY_AMQP_URL=http://x":                     "RabbitMQ URL (MAYFLY_AMQP_URL)",
 		"MAYFLY_AMQP_URL=amqp://user:12#34@127.0.0.1/": "a password must be percent-encoded",
 		"MAYFLY_AMQP_URL=amqp://127.0.0.1:99999":       "its port is 99999; use one from 1 to 65535",
 		"MAYFLY_MAX_ATTEMPTS=0":                        "MAYFLY_MAX_ATTEMPTS=0",
@@ -296,6 +308,20 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 		if !cancels {
+			var said strings.Builder
+			waits := exec.CommandContext(t.Context(), binary, "wait", id)
+			waits.Env, waits.Stderr = h.environ(), &said
+			if err := waits.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(300 * time.Millisecond) // as above
+			if err := waits.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			waits.Wait()
+			if code := waits.ProcessState.ExitCode(); code != 130 || said.String() != "mayfly: stopped waiting; the task goes on: \"mayfly cancel "+id+"\" cancels it\n" {
+				t.Errorf("wait: exit code %d: %s", code, said.String())
+			}
 			if n := h.running(); n != 1 {
 				t.Errorf("%d tasks run, want the one that was waited for", n)
 			}

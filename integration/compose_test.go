@@ -165,6 +165,12 @@ func TestDaemonSet(t *testing.T) {
 		}
 	}
 	accepts(t, settings)
+	if pod.ServiceLinks == nil || *pod.ServiceLinks {
+		t.Error("a service that is called mayfly would put what is no setting into the environment")
+	}
+	if !slices.ContainsFunc(pod.Volumes, func(v volume) bool { return v.HostPath.Path == "/dev" }) {
+		t.Error("loop devices that are made later would not show")
+	}
 	if settings["MAYFLY_DRAIN_TIMEOUT"] != "10m" || pod.GraceSeconds <= 600 {
 		t.Errorf("the pod is killed after %d s, before it has drained", pod.GraceSeconds)
 	}
@@ -198,6 +204,7 @@ type (
 	pod struct {
 		NodeSelector labels `yaml:"nodeSelector"`
 		Automount    *bool  `yaml:"automountServiceAccountToken"`
+		ServiceLinks *bool  `yaml:"enableServiceLinks"`
 		GraceSeconds int    `yaml:"terminationGracePeriodSeconds"`
 		Containers   []podContainer
 		Volumes      []volume
@@ -254,7 +261,10 @@ func accepts(t *testing.T, settings map[string]string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, "check")
 	for name, value := range settings {
-		if !strings.HasPrefix(name, "MAYFLY_AMQP_URL") { // it would be looked for
+		switch name {
+		case "MAYFLY_AMQP_URL", "MAYFLY_AMQP_URL_FILE": // it would be looked for
+			cmd.Env = append(cmd.Env, "MAYFLY_AMQP_URL=amqps://127.0.0.1:1/")
+		default:
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}

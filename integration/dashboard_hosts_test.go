@@ -15,6 +15,40 @@ import (
 	"github.com/mayfly/mayfly/queue/rabbit"
 )
 
+// parkedIsShown has a task that no host can run, which is shown wherever those are that wait, and can be cancelled. A host that takes no tasks at all, or has lost its
+// broker, says so where people look first, on a phone, too.
+func parkedIsShown(t *testing.T, b *tab, h *host, p *producer) {
+	t.Helper()
+	p.publish("default", `{"id": "huge", "command": ["true"], "resources": {"cpu": 64}}`)
+	h.until("it is parked", func() bool { return h.statusOf("huge") == manager.Parked })
+	for _, page := range []string{"#/", "#/tasks", "#/tasks?show=waiting"} {
+		b.goTo(page)
+		b.until("it is shown at "+page, "[...document.querySelectorAll('.tasks tr.parked')].some(r => r.checkVisibility() && r.querySelector('.id').innerText === 'huge' && r.innerText.includes('no other host can start it'))")
+	}
+	b.goTo("#/tasks/huge")
+	b.until("it can be cancelled", "document.querySelector('#cancel')?.checkVisibility()")
+	b.tabTo("#cancel")
+	b.press("\r")
+	b.tabTo("dialog button[value=yes]")
+	b.press("\r")
+	b.until("it was cancelled", "document.querySelector('.title .pill').innerText === 'cancelled'")
+	b.goTo("#/")
+	unfit := js[string](b, `import("./static/overview.js").then(({overview}) => {
+		const glance = {info: {state: "serving", unfit: "its disk is full", queue: "RabbitMQ 4.0.5 at broker:5672, out of reach since 2026-11-22T03:00:00Z: connection refused", pools: [], cpu: 1, cpu_used: 0, memory: 1, memory_used: 0, disk: 1, disk_used: 0, gpus: 0, gpus_free: 0}, counts: {waiting: 1, queued: 0, running: 0, stopping: 0, settling: 0, ended: {}}};
+		const page = overview({live: {glance, gpus: null}});
+		document.body.append(...page.nodes);
+		page.shown();
+		page.leave();
+		const alert = page.nodes.find(n => n.matches(".alert"));
+		const said = alert.checkVisibility() ? [...alert.querySelectorAll("li")].map(li => li.innerText).join(" ") : "";
+		for (const n of page.nodes) n.remove();
+		return said;
+	})`)
+	if unfit != "This host takes no tasks: its disk is full. RabbitMQ 4.0.5 at broker:5672, out of reach since 2026-11-22T03:00:00Z: connection refused." {
+		t.Errorf("a host that takes no tasks says %q", unfit)
+	}
+}
+
 // TestDashboardHosts looks at a fleet: two real hosts, then hundreds of which somebody only says that they exist, one with a name that is to deceive.
 func TestDashboardHosts(t *testing.T) {
 	t.Parallel()
@@ -27,14 +61,15 @@ func TestDashboardHosts(t *testing.T) {
 	first := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_LISTEN=127.0.0.1:0", "MAYFLY_TOKEN_FILE="+token, "MAYFLY_CPUS=2", "MAYFLY_MEMORY=1GiB", "MAYFLY_HOST=gpu-01")
 	second := newHost(t, "MAYFLY_AMQP_URL="+url, "MAYFLY_CPUS=8", "MAYFLY_MEMORY=1GiB", "MAYFLY_HOST=gpu-02")
 	first.start()
+	origin := first.tcp()
+	b.scheme("light")
+	b.signIn(origin)
+	parkedIsShown(t, b, first, newProducer(t, url))
 	second.start()
 	first.until("it hears of the other", func() bool { return len(first.fleet()) == 2 }, func() any { return first.fleet() })
 	newProducer(t, url).publish("default", `{"id": "large", "command": ["sleep", "1000"], "resources": {"cpu": 4, "memory": "512MiB"}}`)
 	second.until("it runs", func() bool { return second.running() == 1 })
 
-	origin := first.tcp()
-	b.scheme("light")
-	b.signIn(origin)
 	b.goTo("#/hosts")
 	row := func(host string) string {
 		return fmt.Sprintf("[...document.querySelectorAll('.hosts tbody tr')].find(r => r.querySelector('b').innerText === %s)", quote(host))

@@ -169,6 +169,48 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// TestOnlyOneCan has tasks fail on the only host that can ever run them: they are tried there again, whoever gets them first.
+func TestOnlyOneCan(t *testing.T) {
+	t.Parallel()
+	url := broker.Shared(t, broker.V40).Vhost(t)
+	hosts := fleet(t, url, []string{"MAYFLY_CPUS=2"}, []string{"MAYFLY_CPUS=4"})
+	p := newProducer(t, url)
+	for i := range 8 {
+		p.publish("default", fmt.Sprintf(`{"id": "e%d", "max_attempts": 3, "backoff": "10ms", "resources": {"cpu": 4, "memory": "16MiB"}, "command": ["false"]}`, i))
+	}
+	for i := range 8 {
+		r := p.wait(fmt.Sprintf("e%d", i))
+		if len(r.Attempts) != 3 || r.Attempts[2].Host != hosts[1].name() {
+			t.Errorf("%s: attempts on %+v", r.ID, r.Attempts)
+		}
+	}
+}
+
+// TestTypesDiffer has hosts that do not know the same task types: who knows one gets its tasks, and what nobody knows is rejected.
+func TestTypesDiffer(t *testing.T) {
+	t.Parallel()
+	url := broker.Shared(t, broker.V40).Vhost(t)
+	types := t.TempDir()
+	if err := os.WriteFile(filepath.Join(types, "known.yaml"), []byte("command: [\"true\"]\nresources: {memory: 16MiB}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	hosts := fleet(t, url, nil, []string{"MAYFLY_TYPES_DIR=" + types}, []string{"MAYFLY_ALLOW=images"})
+	p := newProducer(t, url)
+	for i := range 9 {
+		p.publish("default", fmt.Sprintf(`{"id": "t%d", "type": "known"}`, i))
+		p.publish("default", fmt.Sprintf(`{"id": "u%d", "type": "unknown"}`, i))
+	}
+	for i := range 9 {
+		if r := p.wait(fmt.Sprintf("t%d", i)); r.State != queue.Succeeded || r.Host != hosts[1].name() {
+			t.Errorf("%s: %s on %s: %s", r.ID, r.State, r.Host, r.Message)
+		}
+		r := p.wait(fmt.Sprintf("u%d", i))
+		if r.State != queue.Rejected || !strings.HasPrefix(r.Message, `type is "unknown": this host `) || !strings.HasSuffix(r.Message, "; no other host of the pool takes it") {
+			t.Errorf("%s: %s: %s", r.ID, r.State, r.Message)
+		}
+	}
+}
+
 // TestShare has one host full of tasks when another one comes: what waits on the first starts there soon.
 func TestShare(t *testing.T) {
 	t.Parallel()

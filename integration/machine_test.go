@@ -53,6 +53,7 @@ func TestService(t *testing.T) { //nolint:paralleltest // a machine takes all th
 		`hog: oom null 1 attempts`,
 		`pids: 5`,
 		`scope while it runs: mayfly-[0-9a-f]{8}-\d+\.scope`,
+		`tasks of the scope: infinity`,
 		`second keeper's task: none 0 1 attempts`,
 		`while the clock jumps: none 0 1 attempts, none 0 1 attempts, exit 7 1 attempts`,
 		`left: nothing`,
@@ -88,6 +89,7 @@ mayfly submit --id hog --cpu 0.2 --memory 64MiB --shell 'dd if=/dev/zero of=/dev
 mayfly submit --id many --cpu 0.2 --memory 64MiB --shell 'cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/memory.max; for i in 1 2 3 4 5; do echo began; done | grep -c began | sed "s/^/pids: /"' --wait
 until test "$(mayfly ps --json | grep -c '"running"')" = 1; do sleep 0.2; done
 echo "scope while it runs: $(scopes)"
+echo "tasks of the scope: $(systemctl show --value --property=TasksMax "$(scopes)")"
 systemctl restart mayfly
 systemctl daemon-reload
 systemctl daemon-reexec

@@ -63,6 +63,7 @@ func TestPackages(t *testing.T) { //nolint:paralleltest // a machine takes all t
 		`deb service: the host's mounts, new privileges 1, clock 0`,
 		`.*ok    control groups .*`,
 		`hello from .*`,
+		`deb dashboard: Mayfly True \['succeeded'\], \d+ s after the installation began`,
 		`deb upgraded: v1\.0\.0-3-gabcdef0, the manager v1\.0\.0-3-gabcdef0, the same worker, settings kept`,
 		`deb drained: inactive`,
 		`deb long: exit 7 as attempt 1`,
@@ -81,6 +82,7 @@ func TestPackages(t *testing.T) { //nolint:paralleltest // a machine takes all t
 			t.Errorf("it does not say %q", want)
 		}
 	}
+	t.Log(regexp.MustCompile(`deb dashboard: .*`).FindString(out)) // in an emulated machine, ten times slower
 	if t.Failed() {
 		t.Log(tail(out, 60_000))
 	}
@@ -239,6 +241,23 @@ left() {
 }
 said() { test -n "$1" && echo "$1" || echo nothing; }
 
+# What a browser gets by the socket: the page, its script, and the first task.
+dashboard() {
+	python3 - <<-'END'
+		import http.client, json, re, socket
+		def get(path):
+		    c = http.client.HTTPConnection("localhost")
+		    c.sock = socket.socket(socket.AF_UNIX)
+		    c.sock.connect("/run/mayfly/mayfly.sock")
+		    c.request("GET", path)
+		    return c.getresponse().read().decode()
+		page = get("/")
+		script = get("/" + re.search(r'src="(.*?)"', page)[1])
+		print(re.search("<title>(.*)</title>", page)[1], len(script) > 1000, [t["result"]["state"] for t in json.loads(get("/v1/tasks?status=ended&limit=10"))])
+	END
+}
+
+began=$SECONDS
 documented deb-install $one
 echo "deb installed: $(systemctl is-enabled mayfly) $(active), $(settings)"
 status=/proc/$(systemctl show --property MainPID --value mayfly)
@@ -246,6 +265,7 @@ echo "deb service: $(readlink $status/task/*/ns/mnt | grep -qxF "$(readlink /pro
 command dpkg -L mayfly | grep mayfly >files
 documented settings /srv
 documented first /srv
+echo "deb dashboard: $(dashboard), $((SECONDS - began)) s after the installation began"
 long long
 pid=$(running)
 documented deb-upgrade $two

@@ -66,6 +66,12 @@ func TestScaleToZero(t *testing.T) {
 			t.Errorf("the autoscaler, %s hosts at most: %q, %v, want %q", most, out, err, want)
 		}
 	}
+	// Nor more because those that were started at the last look have not come up yet.
+	cmd := exec.Command("../deploy/autoscale.sh")
+	cmd.Env = append(h.environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "PER_HOST=5", "PAUSE=0", "COUNT=echo 3", "COMING=echo 2", "START=echo start $N")
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("the autoscaler, two hosts on their way: %q, %v", out, err)
+	}
 	if err := os.Remove(mark); err != nil {
 		t.Fatal(err)
 	}

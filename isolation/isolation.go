@@ -67,6 +67,9 @@ type Spec struct {
 	CDI []string `json:"cdi,omitempty"`
 	// Note is kept by the sandbox and returned by Held. It is the caller's own.
 	Note []byte `json:"note,omitempty"`
+	// Joins says that the program began in an earlier life, and is joined only. What is here may not be all that it was begun with: one
+	// that the sandbox does not hold any more is lost, not begun anew.
+	Joins bool `json:"-"`
 }
 
 // Device is a device file. It is its number that says which device that is.
@@ -125,9 +128,11 @@ type Exit struct {
 	CPU time.Duration `json:"cpu"`
 	// MemoryPeak is in bytes; without a memory cgroup, that of the largest process among them.
 	MemoryPeak int64 `json:"memory_peak"`
-	// OOMKills counts the processes of the program that the kernel killed because it was at its memory limit, by the count
-	// of its control group. The program may have survived that.
+	// OOMKills counts the processes of the program that the kernel killed for want of memory, by the count of its control group. The
+	// program may have survived that.
 	OOMKills int64 `json:"oom_kills,omitempty"`
+	// HostOOM says that the program was not at its memory limit when they were: there was no memory left on the host.
+	HostOOM bool `json:"host_oom,omitempty"`
 	// DiskFull says that the program's private file system had no room left when the program ended, as Full has it.
 	DiskFull bool `json:"disk_full,omitempty"`
 	// CarryError is why the file to be carried out was not, in words that follow "the file was ignored: "; empty where there was none.
@@ -167,7 +172,7 @@ var ErrKill = errors.New("killed at once")
 // Sandbox runs programs.
 type Sandbox interface {
 	// Run runs spec's program and returns when it has ended and nothing of it is left. A program that the sandbox already
-	// holds under spec.ID is joined instead of started, with only the ID of spec read. started (when not nil) is called
+	// holds under spec.ID is joined instead of started, with only the ID of spec read (see Spec.Joins). started (when not nil) is called
 	// once, before Run returns, if the program runs. When ctx ends the program is stopped (SIGTERM, its grace, SIGKILL)
 	// and Run still returns its true exit. An error means that the sandbox failed, not the program; ErrDetached that
 	// it was detached. After an exit the sandbox holds it until Release. spec is not written to, nor kept after the return.

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,7 +16,8 @@ import (
 func (m *Manager) accept(d queue.Delivery) {
 	msg := d.Message()
 	task, err := m.read(&msg)
-	if err != nil {
+	var here *refusedHere
+	if errors.As(err, &here) && m.Fleet == nil || err != nil && here == nil {
 		m.refuse(d, msg, task, err)
 		return
 	}
@@ -28,13 +30,16 @@ func (m *Manager) accept(d queue.Delivery) {
 		return
 	}
 	m.seq++
-	choices, why := m.ledger.choices(&task)
-	if len(choices) > 0 {
-		a.Lease = choices[0].lease
-	}
 	e := newEntry(a, d)
-	e.choices = choices
+	if here != nil {
+		e.refused, e.misfit = true, here.Error()
+	} else if choices, why := m.ledger.choices(&task); why != nil {
+		e.misfit = why.Error()
+	} else {
+		e.choices, e.attempt.Lease = choices, choices[0].lease
+	}
 	e.seq = m.seq
+	e.copied = m.isWonderedAbout(&a, &msg)
 	e.submitter = m.shares.by.submitterOf(&task, msg)
 	if m.comesTwice(e) {
 		m.alreadySettled(e)
@@ -46,9 +51,6 @@ func (m *Manager) accept(d queue.Delivery) {
 		m.close(e, m.cancelledVerdict(e, now))
 		return
 	}
-	if why != nil {
-		e.misfit = why.Error()
-	}
 	m.received(a.Fingerprint)
 	delete(m.others.parked, task.ID)
 	twin := m.twin(&a)
@@ -59,7 +61,7 @@ func (m *Manager) accept(d queue.Delivery) {
 	}
 	if e.returned && twin != nil {
 		m.awaitLoss(twin, e)
-	} else if m.Fleet != nil && msg.Redelivered {
+	} else if m.Fleet != nil && (msg.Redelivered || e.copied) {
 		m.hold(e, queue.ToAdopt)
 	}
 	m.Log.Debug("task received", logkey.Task, task.ID, logkey.Attempt, a.ID(), logkey.Pool, task.Pool, logkey.Band, string(msg.Band))
@@ -127,7 +129,7 @@ func (m *Manager) rejoin(a *worker.Attempt, d queue.Delivery) bool {
 		return true
 	}
 	for _, e := range m.waiting {
-		if !e.atHand() && e.attempt.Fingerprint == a.Fingerprint && (m.Fleet == nil || followsAtOnce(d, e.delivery)) {
+		if !e.atHand() && e.is(a.Fingerprint, a.Dated()) && e.attempt.Number == a.Number && (m.Fleet == nil || followsAtOnce(d, e.delivery)) {
 			e.join(d)
 			return true
 		}
@@ -145,30 +147,41 @@ func followsAtOnce(next, before queue.Delivery) bool {
 // host, for neither body nor message had one, comes back with another id: its fingerprint is what tells. Messages with
 // the same fingerprint can stand in for each other. The lock is held.
 func (m *Manager) lostEntry(a *worker.Attempt) *entry {
-	if e := m.active[a.Task.ID]; e != nil && !e.atHand() && e.attempt.Fingerprint == a.Fingerprint {
+	mayBeIts := func(e *entry) bool {
+		return e.is(a.Fingerprint, a.Dated()) && !e.atHand() && !e.givenUp() && !e.precedes(a)
+	}
+	if e := m.active[a.Task.ID]; e != nil && mayBeIts(e) {
 		return e
 	}
 	for _, e := range m.active {
-		if e.attempt.Fingerprint == a.Fingerprint && !e.atHand() {
+		if mayBeIts(e) {
 			return e
 		}
 	}
 	return nil
 }
 
+// makeWay has an active entry end of which only the message is still to be given up, where its next try is here: the message may be gone already, and is known by the record where it
+// is not. The lock is held.
+func (m *Manager) makeWay(active, e *entry) {
+	if !active.atHand() && !active.givenUp() && active.precedes(&e.attempt) && active.is(e.attempt.Fingerprint, e.attempt.Dated()) {
+		close(active.followed)
+	}
+}
+
 // twin finds the active entry of the message whose delivery is at hand. The lock is held.
 func (m *Manager) twin(a *worker.Attempt) *entry {
-	if e := m.active[a.Task.ID]; e != nil && e.attempt.Fingerprint == a.Fingerprint {
+	if e := m.active[a.Task.ID]; e != nil && e.is(a.Fingerprint, a.Dated()) && !e.precedes(a) {
 		return e
 	}
 	return nil
 }
 
-// alike finds an entry with the same message as one that was handed to this host, because it said that it had begun it: of a producer that gives no ids there may be many. Is
-// its delivery lost, the one that was handed is its message; else that is another one, which nobody has begun. The lock is held.
+// alike finds an entry with the same message, but for the id that a host gives it, as one that was handed to this host, because it said that it had begun it: of a producer that
+// gives no ids there may be many. Is its delivery lost, the one that was handed is its message; else that is another one, which nobody has begun. The lock is held.
 func (m *Manager) alike(e *entry) *entry {
 	like := func(other *entry) bool {
-		return other != e && other.attempt.Fingerprint == e.attempt.Fingerprint && other.standBy.IsZero() && other.delivery != nil
+		return other.attempt.Task.ID != e.attempt.Task.ID && other.is(e.attempt.Fingerprint, e.attempt.Dated()) && !other.precedes(&e.attempt) && other.standBy.IsZero() && other.delivery != nil
 	}
 	for _, other := range m.active {
 		if like(other) {
@@ -186,6 +199,9 @@ func (m *Manager) alike(e *entry) *entry {
 func (m *Manager) runsHere(e *entry) bool {
 	return e.returned && (m.twin(&e.attempt) != nil || time.Now().Before(e.standBy) && m.alike(e) != nil)
 }
+
+// mayHaveBegun reports whether an entry that waits may be the message of a worker that runs, here or elsewhere: nothing is decided about it before that is known. The lock is held.
+func (m *Manager) mayHaveBegun(e *entry) bool { return e.adopting() || m.runsHere(e) }
 
 // awaitLoss lets a message that was delivered again join its entry as soon as we hear that the delivery before is lost. The lock is held.
 func (m *Manager) awaitLoss(twin, e *entry) {
@@ -213,11 +229,13 @@ func (m *Manager) settledBefore(attemptID, taskID string, fingerprint [16]byte, 
 	return ""
 }
 
-// comesTwice reports whether the entry's message is that of an attempt which was settled here already: delivered again, or a second copy for a retry, which is
-// told from a producer's by the attempts that it carries.
+// comesTwice reports whether the entry's message is that of an attempt which was settled here already: delivered again, or a second copy. A host's copy is told from what
+// a producer sends anew by when that was queued, where it is for a retry by the attempts that it carries, and where others ask for it by that.
 func (m *Manager) comesTwice(e *entry) bool {
 	a := &e.attempt
-	if !e.delivery.Message().Redelivered && len(a.History) == 0 {
+	msg := e.delivery.Message()
+	handed := msg.HandedBy != "" && !a.Dated().IsZero()
+	if e.recheck = false; !msg.Redelivered && !handed && !e.copied && len(a.History) == 0 {
 		return false
 	}
 	if e.before = m.settledBefore(a.ID(), a.Task.ID, a.Fingerprint, a.Dated()); e.before == "" {
@@ -226,6 +244,11 @@ func (m *Manager) comesTwice(e *entry) bool {
 		}
 	}
 	return e.before != ""
+}
+
+// settledSince reports whether the entry's message is that of an attempt which was settled here while it waited. The lock is held.
+func (m *Manager) settledSince(e *entry) bool {
+	return e.before != "" || e.recheck && m.comesTwice(e)
 }
 
 // copySucceeded returns the success here of another copy of the attempt's message, as long as copies of it may come. There are two where a host died between the publishing of
@@ -248,7 +271,6 @@ func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, e
 	if task.ID == "" {
 		task.ID = queue.PeekID(msg)
 	}
-	now := time.Now()
 	sentence := err.Error()
 	a := m.attemptOf(task, msg)
 	m.Log.Warn("task rejected", logkey.Task, task.ID, logkey.Pool, msg.Pool, logkey.Reason, sentence)
@@ -264,8 +286,7 @@ func (m *Manager) refuse(d queue.Delivery, msg queue.Message, task queue.Task, e
 			return
 		}
 	}
-	m.close(e, queue.Verdict{Action: queue.Bury, Reason: sentence, History: msg.History,
-		Result: unstarted(&task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, sentence, now)})
+	m.close(e, m.rejectedVerdict(e, sentence, time.Now()))
 }
 
 // Waits in the queue of a task that no host can run: from parkMin to parkMax, growing with the time that it has been waiting, so that nothing
@@ -275,21 +296,33 @@ const (
 	parkMax = 5 * time.Minute
 )
 
-// cannotRun settles a task that this host can never run, and no other host now: alone, there is no hope; else it waits in the queue for a while.
+// cannotRun settles a task that this host can never run, and no other host now: alone, or where all refuse it, there is no hope; else it waits in the queue
+// for a while.
 func (m *Manager) cannotRun(e *entry, now time.Time) {
 	msg, why := e.delivery.Message(), e.misfit
-	if m.config.Alone {
+	if e.refused && len(m.others.known) > 0 {
+		why += "; no other host of the pool takes it"
+	}
+	if m.config.Alone || e.refused && !e.silent {
 		m.Log.Warn("task rejected", logkey.Task, e.attempt.Task.ID, logkey.Reason, why)
-		m.close(e, queue.Verdict{Action: queue.Bury, Reason: why, History: msg.History,
-			Result: unstarted(&e.attempt.Task, msg, m.config.Host, queue.Rejected, queue.CauseRejected, why, now)})
+		m.close(e, m.rejectedVerdict(e, why, now))
 		return
 	}
 	delay := min(parkMax, max(parkMin, now.Sub(msg.QueuedAt)/2))
+	if deadline := e.attempt.Task.Deadline; !deadline.IsZero() { // it is told when that is over
+		delay = min(delay, max(parkMin, deadline.Sub(now)))
+	}
 	m.announceParked(e)
 	m.Log.Info("task put back", logkey.Task, e.attempt.Task.ID, logkey.Reason, why, logkey.Delay, delay.String())
 	e.reason = why
 	m.park(e, now.Add(delay))
 	m.close(e, queue.Verdict{Action: queue.Retry, Delay: delay, History: msg.History})
+}
+
+func (m *Manager) rejectedVerdict(e *entry, sentence string, now time.Time) queue.Verdict {
+	v := m.unstartedVerdict(e, queue.Rejected, queue.CauseRejected, sentence, now)
+	v.Action, v.Reason = queue.Bury, sentence
+	return v
 }
 
 func (m *Manager) cancelledVerdict(e *entry, now time.Time) queue.Verdict {

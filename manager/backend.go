@@ -41,8 +41,9 @@ func (m *Manager) Submit(ctx context.Context, body []byte, pool string) (string,
 	if err := m.config.Keys.Verify(msg); err != nil {
 		return "", fmt.Errorf("cannot submit here: %w; set MAYFLY_SIGNING_KEY to a key that MAYFLY_TASK_KEYS knows", err)
 	}
-	m.submitted(task.ID, msg.QueuedAt)
+	undo := m.submitted(task.ID, msg.QueuedAt)
 	if err := m.Publisher.Publish(ctx, msg); err != nil {
+		undo()
 		return "", fmt.Errorf("cannot store the task in the queue: %w", err)
 	}
 	return task.ID, nil
@@ -75,12 +76,25 @@ func bandOf(priority int) queue.Band {
 	return queue.Normal
 }
 
-// submitted makes waiters wait for the new task of this id rather than take the result of one before.
-func (m *Manager) submitted(taskID string, at time.Time) {
-	if r, ok := m.History.Get(taskID); ok && r.Result.State != "" {
+// submitted makes waiters wait for the new task of this id rather than take the result of one before; undo takes that back where the new one did not get into the queue.
+func (m *Manager) submitted(taskID string, at time.Time) (undo func()) {
+	if r, ok := m.History.Get(taskID); !ok || r.Result.State == "" {
+		return func() {}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, again := m.again[taskID]
+	m.again[taskID] = at
+	return func() {
 		m.mu.Lock()
-		m.again[taskID] = at
-		m.mu.Unlock()
+		defer m.mu.Unlock()
+		switch {
+		case m.again[taskID] != at: // submitted once more, or ended
+		case again:
+			m.again[taskID] = before
+		default:
+			delete(m.again, taskID)
+		}
 	}
 }
 

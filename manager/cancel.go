@@ -51,12 +51,16 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 	}
 	if m.Broadcast == nil {
 		if said == "" {
-			said, _ = m.cancelHere(c) // it came out of the queue meanwhile
+			said, done = m.cancelHere(c) // it came out of the queue meanwhile
 		}
-		if said == "" {
+		switch {
+		case said == "":
 			return "", ErrUnknownTask
+		case done:
+			_, err := m.keepStops(c)
+			return said, err
 		}
-		return said, nil
+		return said, m.mark(c) // it may be about to be tried again
 	}
 	if err := m.tellAll(ctx, c); err != nil {
 		return "", err
@@ -232,7 +236,7 @@ func (m *Manager) cancelEntry(e *entry, at time.Time) (said string, done bool) {
 		return "", false
 	}
 	switch {
-	case e.status == Waiting && e.adopting(): // where it may run, it is cancelled too; else it is when that is known
+	case e.status == Waiting && m.mayHaveBegun(e): // where it may run, it is cancelled too; else it is when that is known
 		e.cancelled = true
 		return "", false
 	case e.status == Waiting && e.atHand():

@@ -70,3 +70,31 @@ func TestCancelledBeforeAdoption(t *testing.T) {
 		t.Error("the next task with this id is cancelled, too")
 	}
 }
+
+// TestCancelledBetweenTries cancels a task on a host of its own while it is being put back for its next try, of which there is none then.
+func TestCancelledBetweenTries(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	m := retried
+	m.QueuedAt = time.Now().Add(-time.Second)
+	first := newDelivery(m)
+	first.gate = make(chan struct{})
+	b.source.deliveries <- first
+	b.runner.ended <- worker.Outcome{Cause: queue.CauseExit}
+	b.until("it is settled", func() bool { v, err := b.Show(t.Context(), "t"); return err == nil && v.Status == Settling })
+	if _, err := b.Cancel(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	close(first.gate)
+	m.History = b.verdict(first).History
+	second := newDelivery(m)
+	b.source.deliveries <- second
+	select {
+	case b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}:
+		t.Error("it runs again")
+	case v := <-second.verdicts:
+		if v.Result == nil || v.Result.State != queue.Cancelled {
+			t.Errorf("verdict = %+v", v)
+		}
+	}
+}

@@ -39,6 +39,10 @@ type entry struct {
 	standBy time.Time
 	// returned says that its message was elsewhere before, and may belong to an active entry.
 	returned bool
+	// copied says that others wonder who has its message, which came as if for the first time: there are two.
+	copied bool
+	// recheck says that a task with the same id was settled here since the history was looked into for it: that is too dear for each time that something starts or ends.
+	recheck bool
 	// undated says that nobody knows since when its message has been queued.
 	undated bool
 	// before is the attempt as which its message was settled before, by its id, or empty.
@@ -51,8 +55,10 @@ type entry struct {
 	toldParked bool
 	// owning has it owned once it has run for long.
 	owning *time.Timer
-	// misfit says why it can never run here, or is empty.
-	misfit string
+	// misfit says why it can never run here, or is empty; refused, that this host does not know its type, or does not allow what it asks for, and silent
+	// that a host is known which has not said whether it would take it.
+	misfit          string
+	refused, silent bool
 	// cancel stops the worker; cancelled says that somebody asked for it.
 	// stopKept says that this is kept for the next manager.
 	cancel              context.CancelFunc
@@ -62,10 +68,12 @@ type entry struct {
 	// inVain is closed when settledBy is known to have settled the attempt.
 	inVain    chan struct{}
 	settledBy string
+	// followed is closed when its next try is here, see makeWay.
+	followed chan struct{}
 }
 
 func newEntry(a worker.Attempt, d queue.Delivery) *entry {
-	e := &entry{attempt: a, delivery: d, arrived: make(chan struct{}), inVain: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
+	e := &entry{attempt: a, delivery: d, arrived: make(chan struct{}), inVain: make(chan struct{}), followed: make(chan struct{}), status: Waiting, acceptedAt: time.Now()}
 	if d != nil {
 		msg := d.Message()
 		e.returned, e.undated = msg.Redelivered || msg.HandedBy != "", msg.Undated
@@ -76,9 +84,41 @@ func newEntry(a worker.Attempt, d queue.Delivery) *entry {
 // handed reports whether another host has handed the entry to this one.
 func (e *entry) handed() bool { return e.delivery != nil && e.delivery.Message().HandedBy != "" }
 
+// is reports whether the entry's message may be the one with the fingerprint that was queued then: the same task may have been submitted before, word for word. Where nobody knows
+// when one of them was queued (zero), it is taken to be.
+func (e *entry) is(fingerprint [16]byte, queuedAt time.Time) bool {
+	return isMessage(&e.attempt, fingerprint, queuedAt)
+}
+
+func isMessage(a *worker.Attempt, fingerprint [16]byte, queuedAt time.Time) bool {
+	dated := a.Dated()
+	return a.Fingerprint == fingerprint && (queuedAt.IsZero() || dated.IsZero() || dated.Equal(queuedAt))
+}
+
+// givenUp reports whether the entry waits for its message no more: what comes now is nobody's.
+func (e *entry) givenUp() bool {
+	select {
+	case <-e.followed:
+		return true
+	default:
+		return e.settledBy != ""
+	}
+}
+
+// precedes reports whether an attempt is a later one than the entry's, whose record says that all which was due is confirmed: its message is a copy for the next try, and not the
+// entry's own.
+func (e *entry) precedes(a *worker.Attempt) bool {
+	return e.recorded && a.Number > e.attempt.Number
+}
+
 // adopting reports whether another host may have begun the entry.
 func (e *entry) adopting() bool {
 	return e.inquiry != nil && e.inquiry.question.Purpose == queue.ToAdopt
+}
+
+// mayBegin reports whether the entry may begin here without others being asked again who has begun it.
+func (e *entry) mayBegin() bool {
+	return !e.held || e.misfit == "" && e.inquiry != nil && !e.adopting()
 }
 
 // noTaker reports whether no host can run the entry now.

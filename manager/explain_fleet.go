@@ -54,13 +54,14 @@ func (m *Manager) park(e *entry, until time.Time) {
 	m.others.parked[e.attempt.Task.ID] = p
 }
 
-// parkedViews lists the parked tasks that have not come back. The lock is held.
+// parkedViews lists the parked tasks that have not come back, oldest first. The lock is held.
 func (m *Manager) parkedViews() (views []View) {
 	for _, p := range m.others.parked {
 		if time.Since(p.until) < parkedGone {
 			views = append(views, p.view)
 		}
 	}
+	slices.SortFunc(views, func(a, b View) int { return cmp.Or(a.QueuedAt.Compare(b.QueuedAt), cmp.Compare(a.ID, b.ID)) })
 	return views
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
+	"github.com/mayfly/mayfly/worker"
 )
 
 // A host that holds a task which it cannot or should not run asks the others, once; those that can take it now say so, and the best is handed
@@ -40,7 +42,7 @@ const (
 	// askAfter is how long a task waits for room here before the others are asked; askAfterHanded, one that was handed on before.
 	askAfter       = 500 * time.Millisecond
 	askAfterHanded = 3 * time.Second
-	// heldMax is how many tasks may wait for other hosts without taking the place of others in the host's window, and parkedHeld how many of them
+	// heldMax is how many tasks may wait for other hosts, or for one with the same id to end, without taking the place of others in the host's window, and parkedHeld how many of them
 	// may be such as no host can run: the first host that can gets them at once. The others wait in the broker.
 	heldMax    = 64
 	parkedHeld = 32
@@ -73,6 +75,10 @@ type others struct {
 	keptAt   time.Time
 	look     *time.Timer
 	promised []promise
+	// lives tells the lives of the known hosts apart.
+	lives map[string]string
+	// wonders are the questions of others about who has a message.
+	wonders []*wonder
 	// polls are what people want to know of all hosts, by question.
 	polls map[string]*poll
 	// parked is what this host has put back because no host could run it, by task id.
@@ -88,7 +94,8 @@ type inquiry struct {
 	// gave is what the offers say of deliveries that ended without the task's having been begun.
 	gave []int
 	// lack are the hosts that have not begun the task, for sure; or cannot take it now.
-	lack []string
+	// Those that never can are never, too.
+	lack, never []string
 	// open is how long the others are to keep it where none can answer at once, and until is the end of that once they do.
 	open  time.Duration
 	until time.Time
@@ -108,10 +115,10 @@ func (m *Manager) hold(e *entry, purpose queue.Purpose) {
 	m.inquire(e, purpose, map[queue.Purpose]time.Duration{queue.ToRun: runTime, queue.ToSpare: spareTime}[purpose])
 }
 
-// heldCount counts the entries that wait for other hosts, and those that others have handed to this one. The lock is held.
+// heldCount counts the entries that do not wait for room, and those that others have handed to this one. The lock is held.
 func (m *Manager) heldCount() (n int) {
 	for _, e := range m.waiting {
-		if e.held || e.handed() {
+		if !m.inLine(e) || e.handed() {
 			n++
 		}
 	}
@@ -147,6 +154,7 @@ func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *
 	switch {
 	case purpose == queue.ToAdopt:
 		wait = m.adoptTime()
+		q.question.Rank = m.rank(&e.attempt)
 		q.question.Surely = len(m.others.known) <= greetedBy
 		if !q.question.Surely {
 			q.question.Owner, wait = true, ownerTime
@@ -155,7 +163,12 @@ func (m *Manager) inquire(e *entry, purpose queue.Purpose, open time.Duration) *
 		wait = open
 	default:
 		q.question.Message = shown(e.delivery.Message())
+		q.question.Refused = e.refused
+		q.question.Avoided = purpose == queue.ToRun || purpose == queue.ToShare && time.Since(e.acceptedAt) >= shareTime
 		m.aim(&q.question)
+		if q.question.Part == "" && purpose != queue.ToShare {
+			q.question.Surely = len(m.others.known) <= greetedBy
+		}
 		wait = m.patience(&q.question)
 	}
 	e.inquiry = q
@@ -180,7 +193,7 @@ func (m *Manager) wasPut(question *queue.Question) {
 	if q == nil || !q.putAt.IsZero() || q.question.Part != question.Part || q.question.Owner != question.Owner {
 		return // it is over, or goes to others by now
 	}
-	if q.putAt = time.Now(); len(q.offers) == 0 {
+	if q.putAt = time.Now(); !q.good() {
 		q.timer.Reset(q.wait)
 	}
 }
@@ -238,8 +251,9 @@ func (m *Manager) step(q *inquiry) {
 	if m.others.inquiries[q.question.ID] != q {
 		return
 	}
+	first := m.othersFirst(q)
 	switch {
-	case len(q.offers) > 0:
+	case q.good() || len(q.offers) > 0 && !q.until.IsZero():
 		m.decide(q)
 	case q.putAt.IsZero():
 		m.pose(q, q.wait)
@@ -251,10 +265,14 @@ func (m *Manager) step(q *inquiry) {
 	case q.question.Owner: // it has none, or one that does not answer
 		q.question.Owner = false
 		m.pose(q, m.adoptTime())
+	case first > 0:
+		q.timer.Reset(first)
 	case q.until.IsZero() && m.widen(q): // those few could not; others may
 		m.pose(q, m.patience(&q.question))
+	case len(q.offers) > 0 || m.hopeless(q) || q.question.Refused && !q.question.Surely:
+		m.decide(q)
 	case q.open > 0 && q.until.IsZero() && (q.question.Purpose != queue.ToRun || m.parkedCount() < parkedHeld):
-		q.question.Open, q.question.Surely, q.until = q.open, false, time.Now().Add(q.open)
+		q.question.Open, q.question.Surely, q.until = q.open, q.question.Refused, time.Now().Add(q.open)
 		m.pose(q, q.open)
 		if e := q.entry; q.question.Purpose == queue.ToRun && e != nil {
 			e.reason = m.heldReason(e)
@@ -274,6 +292,9 @@ func (m *Manager) step(q *inquiry) {
 // decide hands an entry to the best host that has offered to take it; where none has, it goes on here. The lock is held.
 func (m *Manager) decide(q *inquiry) {
 	e := q.entry
+	if q.question.Purpose == queue.ToAdopt {
+		defer m.resolved(q) // when it is handed over, where it is
+	}
 	if len(q.offers) > 0 && q.until.IsZero() {
 		m.others.last = q
 		m.learn(q)
@@ -282,6 +303,11 @@ func (m *Manager) decide(q *inquiry) {
 		m.forgetSilent(q)
 		e.unowned = true
 		m.Log.Info("task is with no host that lives", logkey.Task, q.question.TaskID, "deliveries", e.delivery.Message().Turns, "unbegun", q.gave)
+	}
+	if e != nil && e.refused && len(q.offers) == 0 {
+		if e.silent = q.question.Surely && !m.all(q, q.never); e.silent && !q.until.IsZero() {
+			m.forgetSilent(q)
+		}
 	}
 	m.endInquiry(q)
 	if q.question.Purpose == queue.ToShare {
@@ -294,11 +320,24 @@ func (m *Manager) decide(q *inquiry) {
 			return
 		}
 	}
-	if e != nil && e.status == Waiting && e.atHand() && m.mayDo() && len(q.offers) > 0 {
+	if e != nil && e.status == Waiting && e.atHand() && m.mayDo() && len(q.offers) > 0 && (q.question.Purpose == queue.ToAdopt || !m.staysHere(e)) {
 		m.forward(e, q)
 		return
 	}
 	m.schedule()
+}
+
+// staysHere reports whether an entry is not to be handed over, though it was offered room: it was begun here since, or has ended, for there is another copy of its message; or that one
+// waits here, too, and this host, which could begin that, would say that it has it. The lock is held.
+func (m *Manager) staysHere(e *entry) bool {
+	return m.active[e.attempt.Task.ID] != nil || m.runsHere(e) || m.settledSince(e) || e.misfit == "" && m.copyWaits(&e.attempt, e)
+}
+
+// copyWaits reports whether another entry than e waits here that is a copy of an attempt's message. The lock is held.
+func (m *Manager) copyWaits(a *worker.Attempt, e *entry) bool {
+	return slices.ContainsFunc(m.waiting, func(w *entry) bool {
+		return w != e && w.attempt.Task.ID == a.Task.ID && w.is(a.Fingerprint, a.Dated())
+	})
 }
 
 // endInquiry forgets a question. The lock is held.
@@ -325,5 +364,8 @@ func (m *Manager) leave(e *entry) {
 		e.inquiry, q.entry = nil, nil
 	default:
 		m.endInquiry(q)
+		if q.question.Purpose == queue.ToAdopt {
+			m.resolved(q)
+		}
 	}
 }

@@ -42,8 +42,12 @@ func (f *hosts) Hello(_ context.Context, h queue.Hello, _ string) error {
 	return nil
 }
 
+func newHosts() *hosts {
+	return &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
+}
+
 func newFleet(t *testing.T) (*bench, *hosts) {
-	f := &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
+	f := newHosts()
 	b := newBenchWith(t, func(c *Config, s *Services) {
 		s.Fleet, s.Discard = f, func(string) {}
 		c.Defaults.OnLost, c.CutOff = queue.KeepOnLost, 20*time.Millisecond

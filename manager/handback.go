@@ -27,7 +27,10 @@ func (m *Manager) handBack() {
 			continue
 		case m.Fleet == nil && m.state == serving: // there is nobody else
 			e.reason = "waits until the host is fit"
-		case e.adopting() || m.runsHere(e): // nobody knows yet
+		case m.mayHaveBegun(e): // nobody knows yet
+		case m.settledSince(e):
+			m.alreadySettled(e)
+			continue
 		case m.cameLate(e) && time.Since(e.acceptedAt) < againDelay:
 			e.reason = "goes back to the queue: this host takes no tasks"
 		default:
@@ -44,9 +47,9 @@ func (m *Manager) handBack() {
 func (m *Manager) cameLate(e *entry) bool { return m.unfit() && e.acceptedAt.After(m.unfitAt) }
 
 // giveBack returns an entry to the queue that was not begun. Other hosts get it as a fresh copy: one that was merely returned might have been begun,
-// and this host may not be there to tell. The lock is held.
+// and this host may not be there to tell. Where there is another copy, or a worker of it is left to the next manager, this one says so. The lock is held.
 func (m *Manager) giveBack(e *entry) {
-	v := queue.Verdict{Action: queue.Retry, History: e.attempt.History, Doubtful: e.doubtful}
+	v := queue.Verdict{Action: queue.Retry, History: e.attempt.History, Doubtful: e.doubtful || e.copied || e.returned && m.detached}
 	switch {
 	case m.Fleet == nil:
 		v = queue.Verdict{Action: queue.Return}
@@ -64,7 +67,7 @@ func (m *Manager) wanted() (n int) {
 		}
 	}
 	for _, e := range m.waiting {
-		if e.adopting() || m.runsHere(e) {
+		if m.mayHaveBegun(e) {
 			n++
 		}
 	}

@@ -17,11 +17,11 @@ var reasons = map[queue.Purpose]string{queue.ToAdopt: "it runs there", queue.ToR
 // forward hands an entry to the host that has it, or has most room. The lock is held.
 func (m *Manager) forward(e *entry, q *inquiry) {
 	best := slices.MaxFunc(q.offers, func(a, b queue.Offer) int {
-		if a.Has != b.Has {
-			if a.Has {
-				return 1
-			}
-			return -1
+		switch {
+		case a.Has != b.Has:
+			return either(a.Has)
+		case a.Avoided != b.Avoided:
+			return either(b.Avoided)
 		}
 		return cmp.Compare(a.Room, b.Room)
 	})
@@ -29,8 +29,9 @@ func (m *Manager) forward(e *entry, q *inquiry) {
 	e.status = Settling
 	m.closing[e] = true
 	d, purpose := e.delivery, q.question.Purpose
+	doubtful := purpose == queue.ToAdopt || e.copied || m.copyWaits(&e.attempt, e)
 	m.group.Go(func() {
-		err := d.Settle(m.settling, queue.Verdict{Action: queue.Forward, Host: best.Host, Doubtful: purpose == queue.ToAdopt}, nil)
+		err := d.Settle(m.settling, queue.Verdict{Action: queue.Forward, Host: best.Host, Doubtful: doubtful}, nil)
 		switch {
 		case err == nil:
 			m.Log.Info("task handed over", logkey.Task, e.attempt.Task.ID, logkey.Host, best.Host, logkey.Reason, reasons[purpose])
@@ -44,12 +45,20 @@ func (m *Manager) forward(e *entry, q *inquiry) {
 	})
 }
 
+// either compares two that differ in something: is it the first that has it?
+func either(first bool) int {
+	if first {
+		return 1
+	}
+	return -1
+}
+
 // keep takes an entry back that could not be handed over, and has it wait a little before the others are asked again.
 func (m *Manager) keep(e *entry, purpose queue.Purpose) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.closing, e)
-	e.status, e.held, e.doubtful = Waiting, m.state == serving, purpose == queue.ToAdopt
+	e.status, e.held, e.doubtful, e.recheck = Waiting, m.state == serving, purpose == queue.ToAdopt, true
 	m.waiting = append(m.waiting, e)
 	if m.state != serving {
 		m.schedule()
@@ -102,7 +111,7 @@ func (m *Manager) shareOne(now time.Time) (next time.Duration) {
 		wait := patience - now.Sub(e.acceptedAt)
 		switch {
 		case wait > 0:
-		case m.askedInVain(e):
+		case m.askedInVain(e) || m.copyWaits(&e.attempt, e):
 			continue
 		default:
 			m.others.shared = m.inquire(e, queue.ToShare, max(m.others.sharePause, shareTime))

@@ -23,7 +23,7 @@ func (m *Manager) greet() {
 	if m.Fleet == nil || !m.others.here || !m.others.reached {
 		return
 	}
-	m.tell("other hosts not greeted", "", adoptTime, func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{}, "") })
+	m.tell("other hosts not greeted", "", adoptTime, func(ctx context.Context) error { return m.Fleet.Hello(ctx, queue.Hello{Life: m.life}, "") })
 	for _, q := range m.others.inquiries {
 		m.put(q.question, "")
 	}
@@ -46,19 +46,23 @@ func (m *Manager) Greeted(h queue.Hello) {
 	}
 	m.meet(h.Host, h.Pools...)
 	m.told(h.Hosts)
+	reborn := m.isReborn(&h)
 	if m.Fleet == nil || !m.others.here {
 		return
 	}
 	// It wants to know who is there. Of a large fleet, a few are enough for it to know that it is not alone.
 	if n := len(m.others.known); !h.Back && (n <= greetedBy || rand.IntN(n) < greetedBy) {
-		back := queue.Hello{Back: true, Hosts: m.tellable(h.Pools)}
+		back := queue.Hello{Life: m.life, Back: true, Hosts: m.tellable(h.Pools)}
 		m.tell("another host not greeted", "", adoptTime, func(ctx context.Context) error { return m.Fleet.Hello(ctx, back, h.Host) })
 	}
-	if h.Back {
+	if h.Back && !reborn {
 		return
 	}
 	for _, q := range m.others.inquiries {
 		if slices.Contains(h.Pools, q.question.Pool) && strings.HasPrefix(queue.PartOf(h.Host), q.question.Part) {
+			if reborn {
+				q.unsay(h.Host) // that was an earlier life, which may have had other messages
+			}
 			m.put(q.question, h.Host)
 		}
 	}
@@ -69,6 +73,18 @@ func (m *Manager) Greeted(h queue.Hello) {
 			m.hold(e, queue.ToAdopt)
 		}
 	}
+}
+
+// isReborn reports whether a greeting may be that of another life of a host than the one that has answered before. The lock is held.
+func (m *Manager) isReborn(h *queue.Hello) bool {
+	before, known := m.others.lives[h.Host]
+	if _, met := m.others.known[h.Host]; met && h.Life != "" {
+		m.others.lives[h.Host] = h.Life
+	}
+	if !known {
+		return !h.Back // who answers our greeting has heard all that we have asked since
+	}
+	return before != h.Life
 }
 
 // knownMost is more hosts than a fleet has: who makes names up does not fill the memory.
@@ -100,6 +116,7 @@ func (m *Manager) meet(host string, pools ...string) {
 func (m *Manager) forgetHost(host string) {
 	if _, ok := m.others.known[host]; ok {
 		delete(m.others.known, host)
+		delete(m.others.lives, host)
 		m.keepHosts()
 	}
 }

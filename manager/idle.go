@@ -6,7 +6,7 @@ import (
 	"github.com/mayfly/mayfly/internal/logkey"
 )
 
-// idleCheck is how soon an idle host whose queue is out of reach looks again: it cannot know that nothing waits for it.
+// idleCheck is how soon an idle host looks again whose queue is out of reach, so that it cannot know that nothing waits for it, or has something for it later.
 const idleCheck = 10 * time.Second
 
 // lookIdle starts to wait for the host's leave when it has nothing to do any more, and stops when it has. The lock is held.
@@ -31,7 +31,7 @@ func (m *Manager) leaveIdle() {
 	if m.idle == nil {
 		return
 	}
-	if m.InReach != nil && !m.InReach() {
+	if m.InReach != nil && !m.InReach() || m.Holds != nil && m.Holds() {
 		m.idle.Reset(idleCheck)
 		return
 	}

@@ -10,8 +10,8 @@ import (
 // A host that has nothing to do leaves, but neither while it has something, nor while it cannot know.
 func TestIdleExit(t *testing.T) {
 	simulate(t, func(c *Config) { c.IdleExit = time.Minute }, func(h *host) {
-		var inReach atomic.Bool
-		h.InReach = inReach.Load
+		var inReach, holds atomic.Bool
+		h.InReach, h.Holds = inReach.Load, holds.Load
 		left := func(want bool) {
 			h.t.Helper()
 			synctest.Wait()
@@ -27,7 +27,11 @@ func TestIdleExit(t *testing.T) {
 		left(false)
 		time.Sleep(20 * time.Second) // the queue is out of reach
 		left(false)
+		holds.Store(true)
 		inReach.Store(true)
+		time.Sleep(time.Minute) // one waits for its next try
+		left(false)
+		holds.Store(false)
 		time.Sleep(idleCheck)
 		left(true)
 	})

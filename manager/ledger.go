@@ -51,7 +51,7 @@ func (l *ledger) price(r queue.Resources) worker.Lease {
 	}
 	if lease.Memory == 0 {
 		share := float64(lease.MilliCPU) / float64(l.total.MilliCPU)
-		lease.Memory = int64(float64(l.total.Memory) * min(1, share))
+		lease.Memory = max(1, int64(float64(l.total.Memory)*min(1, share))) // 0 would be no limit
 	}
 	return lease
 }

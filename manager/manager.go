@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -97,7 +99,7 @@ type Services struct {
 	Heard func() time.Time
 	// Prove returns nil once the queue has given a sign of life: what it has delivered and we do not know to be lost is ours. It is nil where Heard is.
 	Prove func(ctx context.Context) error
-	// Discard removes what is left of an attempt that nobody asks for.
+	// Discard removes what is left of an attempt that nobody asks for (any more).
 	Discard func(attemptID string)
 	// ReplyTo is where results of tasks that are submitted here now are to be sent, for Learn; nil where all run here.
 	ReplyTo func() string
@@ -107,6 +109,8 @@ type Services struct {
 	KeepHosts func(map[string][]string)
 	// InReach says whether the queue is; nil where it always is.
 	InReach func() bool
+	// Holds says whether the queue holds tasks that nobody but this host will get, if only when their time has come; nil where it never does.
+	Holds func() bool
 	// QueueState says in one line how the queue is.
 	QueueState func() string
 	// Observer is told what happens.
@@ -137,6 +141,8 @@ type Manager struct {
 	config Config
 	Services
 	startedAt time.Time
+	// life tells this manager from those of the host before and after it.
+	life string
 
 	// drain ends the intake from within.
 	drain      context.CancelFunc
@@ -161,7 +167,11 @@ type Manager struct {
 	waiters map[string][]chan struct{} // by task id: closed at the task's end
 	again   map[string]time.Time       // by task id: submitted anew although history has a result
 	idle    *time.Timer                // runs while the host has nothing to do, where it is to leave then
-	left    bool                       // it has left because of that
+	tooLate struct {                   // the next deadline of what waits
+		at    time.Time
+		timer *time.Timer
+	}
+	left    bool // it has left because of that
 	others  others
 	drained bool // workers are stopped for the host's own sake
 	// waits says that the end of all that is done here is waited for: nothing is begun any more but for what is in hand, see mayDo.
@@ -187,7 +197,7 @@ func New(c Config, s Services) *Manager {
 	m := &Manager{config: c, Services: s, startedAt: time.Now(), state: serving,
 		ledger: ledger{total: c.Capacity, cannot: c.Cannot, gpus: s.GPUs, cores: newCorePool(c.Capacity.Cores),
 			defaultMilliCPU: c.Defaults.MilliCPU, defaultPIDs: c.Defaults.PIDs},
-		others: others{known: map[string][]string{}, inquiries: map[string]*inquiry{}, polls: map[string]*poll{}, parked: map[string]parked{},
+		life: strconv.FormatUint(rand.Uint64(), 36), others: others{known: map[string][]string{}, lives: map[string]string{}, inquiries: map[string]*inquiry{}, polls: map[string]*poll{}, parked: map[string]parked{},
 			crowds: map[string]*crowd{}},
 		quarantine: map[string]quarantined{}, freed: map[string]bool{},
 		active: map[string]*entry{}, closing: map[*entry]bool{},

@@ -22,7 +22,10 @@ const (
 type kept struct {
 	question queue.Question
 	task     queue.Task
-	until    time.Time
+	choices  []choice // as they were when it came
+	// avoided says that the task has failed here.
+	avoided bool
+	until   time.Time
 }
 
 // promise is what was offered to another host.
@@ -44,12 +47,7 @@ func (m *Manager) Asked(q queue.Question) {
 	}
 	switch q.Purpose {
 	case queue.ToAdopt:
-		switch has := m.hasBegun(&q); {
-		case has:
-			m.offer(&q, queue.Offer{Has: true})
-		case q.Surely:
-			m.offer(&q, queue.Offer{Lacks: true})
-		}
+		m.answerWonder(&q)
 	case queue.ToSettle:
 		if m.hasSettled(&q) {
 			m.offer(&q, queue.Offer{Has: true})
@@ -64,8 +62,8 @@ func (m *Manager) Asked(q queue.Question) {
 		if fits && m.answer(&k) {
 			return
 		}
-		if q.Surely {
-			m.offer(&q, queue.Offer{Lacks: true})
+		if q.Surely || q.Refused && fits {
+			m.offer(&q, queue.Offer{Lacks: true, Never: !fits})
 		}
 		if fits && q.Open > 0 {
 			k.until = time.Now().Add(min(q.Open, shareMax))
@@ -80,30 +78,40 @@ func (m *Manager) Asked(q queue.Question) {
 
 // fit reports whether a task that another host asks about can run here at all. The lock is held.
 func (m *Manager) fit(k *kept) bool {
-	if k.question.Message == nil || m.avoids(k.question.Message.History) {
+	if k.question.Message == nil {
+		return false
+	}
+	if k.avoided = m.avoids(k.question.Message.History); k.avoided && !k.question.Avoided {
 		return false
 	}
 	var err error
 	if k.task, err = m.read(k.question.Message); err != nil {
 		return false // it would be refused here, too
 	}
-	choices, _ := m.ledger.choices(&k.task)
-	return len(choices) > 0
+	k.choices, _ = m.ledger.choices(&k.task)
+	return len(k.choices) > 0
 }
 
-// read decodes a message as this host understands it.
+// refusedHere is why this host refuses a task that says all it must: another one may know its type, or allow what it asks for.
+type refusedHere struct{ error }
+
+func (r *refusedHere) Unwrap() error { return r.error }
+
+// read decodes a message as this host understands it. The task of one that is refused here is what the message says.
 func (m *Manager) read(msg *queue.Message) (queue.Task, error) {
-	task, err := queue.Task{}, m.config.Keys.Verify(*msg)
-	if err == nil {
-		task, err = queue.Decode(*msg)
+	if err := m.config.Keys.Verify(*msg); err != nil {
+		return queue.Task{}, err
 	}
-	if err == nil {
-		task, err = m.Resolve(task)
+	said, err := queue.Decode(*msg)
+	if err != nil {
+		return said, err
 	}
-	if err == nil {
-		m.fillIn(&task)
+	task, err := m.Resolve(said)
+	if err != nil {
+		return said, &refusedHere{err}
 	}
-	return task, err
+	m.fillIn(&task)
+	return task, nil
 }
 
 // answer offers to take a task where there is room for it. The lock is held.
@@ -120,7 +128,7 @@ func (m *Manager) answer(k *kept) bool {
 	m.others.promised = append(m.others.promised, promise{fingerprint: k.question.Message.Fingerprint(), lease: c.lease, gpus: c.gpus.Count > 0,
 		until: time.Now().Add(promiseTime)})
 	m.setDemand()
-	m.offer(&k.question, queue.Offer{Room: room})
+	m.offer(&k.question, queue.Offer{Room: room, Avoided: k.avoided})
 	return true
 }
 
@@ -142,12 +150,12 @@ func (m *Manager) hasBegun(q *queue.Question) bool {
 		return false
 	}
 	for _, e := range m.active {
-		if e.attempt.Fingerprint == fingerprint {
+		if e.is(fingerprint, q.QueuedAt) {
 			return true
 		}
 	}
 	for _, e := range m.waiting { // it may begin before we hear of the loss
-		if e.attempt.Fingerprint == fingerprint && !e.held {
+		if e.is(fingerprint, q.QueuedAt) && e.atHand() && e.mayBegin() {
 			return true
 		}
 	}
@@ -191,9 +199,9 @@ func (m *Manager) received(fingerprint [16]byte) {
 	}
 }
 
-// crowded reports whether tasks wait for room here, others than those that wait for other hosts. The lock is held.
+// crowded reports whether tasks wait for room here, others than those that wait for something else. The lock is held.
 func (m *Manager) crowded() bool {
-	return slices.ContainsFunc(m.waiting, func(e *entry) bool { return !e.held && e.misfit == "" })
+	return slices.ContainsFunc(m.waiting, m.inLine)
 }
 
 // roomFor returns the first of the choices that could start here at once beside what was promised, and how many cores are left then. The lock is
@@ -228,7 +236,8 @@ func (m *Manager) answerKept(now time.Time) {
 	}
 	m.others.kept = slices.DeleteFunc(m.others.kept, func(k kept) bool { return now.After(k.until) })
 	for i := range m.others.kept {
-		if !m.answer(&m.others.kept[i]) {
+		k := &m.others.kept[i]
+		if k.question.Purpose != queue.ToRun && !m.ledger.anyFits(k.choices) || !m.answer(k) { // the first is cheap, and there may be hundreds each time that something starts or ends
 			continue
 		}
 		m.others.kept = slices.Delete(m.others.kept, i, i+1)

@@ -41,27 +41,62 @@ func (m *Manager) Offered(o queue.Offer) {
 		if msg := q.entry.delivery.Message(); len(q.offers) == 0 && (msg.Unbegun(q.gave) || m.allLack(q)) {
 			m.Log.Debug("task was not begun elsewhere", logkey.Task, q.question.TaskID, logkey.Host, o.Host)
 			m.endInquiry(q)
+			m.resolved(q)
 			m.schedule()
 		}
 		return
 	}
 	if o.Lacks {
-		q.lack = append(q.lack, o.Host)
+		m.lacks(q, o)
 		return
 	}
+	good := q.good()
 	q.offers = append(q.offers, o)
-	if wait := collectTime; len(q.offers) == 1 || o.Has {
-		if o.Has {
-			wait = 0
-		}
-		q.timer.Reset(wait)
+	switch {
+	case o.Has:
+		q.timer.Reset(0)
+	case q.good() && !good || !q.until.IsZero() && len(q.offers) == 1: // else a better one may come
+		q.timer.Reset(collectTime)
 	}
 }
 
+// good reports whether a host has offered to take the task on which it has not failed.
+func (q *inquiry) good() bool {
+	return slices.ContainsFunc(q.offers, func(o queue.Offer) bool { return !o.Avoided })
+}
+
+// lacks takes note of a host that cannot take a task now. Where all have said that they never can, nobody is waited for. The lock is held.
+func (m *Manager) lacks(q *inquiry, o queue.Offer) {
+	q.lack = append(q.lack, o.Host)
+	if o.Never {
+		q.never = append(q.never, o.Host)
+	} else if e := q.entry; e != nil && e.refused { // it may, later
+		e.refused, q.question.Refused = false, false
+	}
+	if len(q.offers) == 0 && m.hopeless(q) {
+		m.decide(q)
+	}
+}
+
+// unsay forgets that a host cannot take the task, or has not begun it: it is asked again.
+func (q *inquiry) unsay(host string) {
+	other := func(h string) bool { return h == host }
+	q.lack, q.never = slices.DeleteFunc(q.lack, other), slices.DeleteFunc(q.never, other)
+}
+
+// hopeless reports whether it is in vain to wait for an offer: every host that this one knows has said that it can never take the task. What is too large for
+// all waits for one that will come. The lock is held.
+func (m *Manager) hopeless(q *inquiry) bool {
+	return (q.question.Purpose == queue.ToSpare || q.question.Refused) && q.question.Part == "" && m.all(q, q.never)
+}
+
 // allLack reports whether every host that this one knows has answered that it has not begun the task. The lock is held.
-func (m *Manager) allLack(q *inquiry) bool {
+func (m *Manager) allLack(q *inquiry) bool { return m.all(q, q.lack) }
+
+// all reports whether every host that this one knows is one of those that have answered. The lock is held.
+func (m *Manager) all(q *inquiry, answered []string) bool {
 	for _, host := range m.expected(q) {
-		if !slices.Contains(q.lack, host) {
+		if !slices.Contains(answered, host) {
 			return false
 		}
 	}

@@ -18,15 +18,24 @@ func (m *Manager) sort(now time.Time) {
 	if m.passed < queue.PassMax || len(m.waiting) == 0 {
 		return
 	}
-	oldest := 0
+	oldest := -1
 	for i, e := range m.waiting {
-		if e.seq < m.waiting[oldest].seq {
+		if m.inLine(e) && (oldest < 0 || e.seq < m.waiting[oldest].seq) {
 			oldest = i
 		}
+	}
+	if oldest < 0 {
+		return
 	}
 	e := m.waiting[oldest]
 	copy(m.waiting[1:], m.waiting[:oldest])
 	m.waiting[0] = e
+}
+
+// inLine reports whether an entry waits for room, and not for other hosts or for a task with the same id to end: it would be passed in vain, and its turn would never be over. The
+// lock is held.
+func (m *Manager) inLine(e *entry) bool {
+	return !e.held && e.misfit == "" && m.active[e.attempt.Task.ID] == nil
 }
 
 // before orders waiting entries: by rank, then the submitter that has had least, then arrival.
@@ -47,7 +56,7 @@ func (m *Manager) turn(e *entry, others ...[]*entry) {
 	oldest := true
 	for _, list := range others {
 		for _, w := range list {
-			if w.seq > e.seq {
+			if w.seq > e.seq || !m.inLine(w) {
 				continue
 			}
 			oldest = false

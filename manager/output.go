@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/mayfly/mayfly/queue"
 )
@@ -38,6 +39,17 @@ func (m *Manager) noOutput(ctx context.Context, id string, attempt int) error {
 		return &NoOutput{Why: "it has not begun: it waits", Waits: true}
 	}
 	return &NoOutput{Why: "it is about to begin", Waits: true}
+}
+
+// Forgot removes what is kept of an attempt of which the history has dropped the record, unless a task with its id is here again: its files may have the same names.
+func (m *Manager) Forgot(attemptID string) {
+	m.mu.Lock()
+	taskID := attemptID[:max(0, strings.LastIndexByte(attemptID, '.'))]
+	again := !m.others.here || len(m.entriesOf(taskID)) > 0 // what is left before that is swept
+	m.mu.Unlock()
+	if !again {
+		m.Discard(attemptID)
+	}
 }
 
 // elsewhere refuses to show the output of an attempt that was another host's.

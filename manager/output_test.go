@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/mayfly/mayfly/queue"
@@ -57,5 +58,25 @@ func TestNoOutput(t *testing.T) {
 	}
 	for range 2 {
 		b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+	}
+}
+
+// TestForgot has the history drop the records of attempts, one of which is of a task that was submitted again with its id, and runs: its files are those of the worker now.
+func TestForgot(t *testing.T) {
+	t.Parallel()
+	discarded := make(chan string, 4)
+	b := newBench(t, func(s *Services) { s.Discard = func(id string) { discarded <- id } })
+	b.source.deliveries <- newDelivery(message)
+	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
+	for _, id := range []string{"t.1", "t.0", "t.1.1", "", "x"} {
+		b.Forgot(id)
+	}
+	close(discarded)
+	var ids []string
+	for id := range discarded {
+		ids = append(ids, id)
+	}
+	if want := []string{"t.1.1", "", "x"}; !slices.Equal(ids, want) {
+		t.Errorf("removed: %q, want %q", ids, want)
 	}
 }

@@ -121,7 +121,8 @@ func (m *Manager) Page(ctx context.Context, f Filter, cursor string, limit int) 
 	return Page{}, ErrCursor
 }
 
-// held adds what the host holds: what has a worker, oldest first, then what waits, in the order in which it starts.
+// held adds what the host holds: what has a worker, oldest first, then what waits, in the order in which it starts, and what it has put back for no host
+// can run it.
 func (m *Manager) held(p *Page, f Filter, pass uint64, limit int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,16 +137,23 @@ func (m *Manager) held(p *Page, f Filter, pass uint64, limit int) {
 		return cmp.Or(a.attempt.QueuedAt.Compare(b.attempt.QueuedAt), cmp.Compare(a.attempt.Task.ID, b.attempt.Task.ID))
 	})
 	list = append(list, m.waiting...)
-	for i := pass; i < uint64(len(list)); i++ {
+	parked := m.parkedViews()
+	for i := pass; i < uint64(len(list)+len(parked)); i++ {
 		if len(p.Tasks) >= limit {
 			p.Next = heldPart + strconv.FormatUint(i, 10)
 			return
 		}
-		// What is recorded has ended for all who ask.
-		if e := list[i]; !e.recorded {
-			if v := e.view(); f.Matches(&v) {
-				p.Tasks = append(p.Tasks, v)
+		var v View
+		if i < uint64(len(list)) {
+			if list[i].recorded { // it has ended for all who ask
+				continue
 			}
+			v = list[i].view()
+		} else {
+			v = parked[i-uint64(len(list))]
+		}
+		if f.Matches(&v) {
+			p.Tasks = append(p.Tasks, v)
 		}
 	}
 }

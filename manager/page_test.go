@@ -49,6 +49,12 @@ func TestPages(t *testing.T) {
 		b.source.deliveries <- newDelivery(m)
 		b.until("it is taken", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == i+3 })
 	}
+	b.mu.Lock()
+	for i := range 2 { // put back into the broker, for no host can run them
+		id := fmt.Sprint("p", i)
+		b.others.parked[id] = parked{view: View{ID: id, Status: Parked, QueuedAt: time.Now()}, until: time.Now().Add(time.Hour)}
+	}
+	b.mu.Unlock()
 	all := func(f Filter, limit int) (ids []string, pages int) {
 		t.Helper()
 		for cursor := ""; ; {
@@ -66,12 +72,12 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for limit := 1; limit < 15; limit++ {
-		if ids, pages := all(Filter{}, limit); fmt.Sprint(ids) != "[t0 t3 t1 t2 q1 q2 e5 e4 e3 e2 e1]" || pages > 11/limit+2 {
+		if ids, pages := all(Filter{}, limit); fmt.Sprint(ids) != "[t0 t3 t1 t2 p0 p1 q1 q2 e5 e4 e3 e2 e1]" || pages > 13/limit+2 {
 			t.Errorf("by %d: %v in %d pages", limit, ids, pages)
 		}
 	}
 	for want, f := range map[string]Filter{
-		"[t0]": {Statuses: []Status{Running}}, "[t3 t1 t2 q1]": {Statuses: []Status{Waiting, Queued}}, "[q2]": {Statuses: []Status{BackingOff}},
+		"[t0]": {Statuses: []Status{Running}}, "[t3 t1 t2 q1]": {Statuses: []Status{Waiting, Queued}}, "[q2]": {Statuses: []Status{BackingOff}}, "[p0 p1]": {Statuses: []Status{Parked}},
 		"[e5 e4 e3 e2 e1]": {States: []queue.State{queue.Succeeded}}, "[t0 t1 t2 q1 e5 e4 e3 e2 e1]": {Label: "zone", Value: "a", WithValue: true},
 		"[t0 t1 t2]": {Text: "SOME", Statuses: []Status{Running, Waiting}}, "[]": {Pool: "other", Statuses: []Status{Running, Waiting, Queued}},
 	} {

@@ -112,7 +112,8 @@ func (e *entry) endBy(now time.Time) time.Time {
 
 // anyFits reports whether one of the choices could be had now if nothing was kept for others.
 func (l *ledger) anyFits(choices []choice) bool {
-	return slices.ContainsFunc(choices, func(c choice) bool { return l.lacks(&c) == "" })
+	free := l.free()
+	return slices.ContainsFunc(choices, func(c choice) bool { return free.holds(&c.lease) && (c.gpus.Count == 0 || l.gpus.Lacks(c.gpus) == "") })
 }
 
 // free is what is not lent.

@@ -52,7 +52,7 @@ func (m *Manager) schedule() {
 		switch {
 		case m.isElsewhere(e):
 			continue
-		case !t.Deadline.IsZero() && now.After(t.Deadline):
+		case !t.Deadline.IsZero() && now.After(t.Deadline) && !m.mayHaveBegun(e):
 			m.Log.Info("task too late", logkey.Task, t.ID, logkey.Cause, string(queue.CauseDeadline))
 			m.close(e, m.deadlineVerdict(e, now))
 			continue
@@ -63,20 +63,21 @@ func (m *Manager) schedule() {
 		case e.cancelled:
 			m.close(e, m.cancelledVerdict(e, now))
 			continue
+		case m.settledSince(e):
+			m.alreadySettled(e)
+			continue
 		case m.Fleet != nil && !e.asked && e.misfit != "":
 			m.hold(e, queue.ToRun)
 			e.reason = m.heldReason(e)
 		case e.misfit != "":
 			m.cannotRun(e, now)
 			continue
-		case m.Fleet != nil && !e.asked && !e.handed() && m.avoids(e.attempt.History):
+		case m.Fleet != nil && !e.asked && !e.handed() && m.avoids(e.attempt.History) && !m.copyWaits(&e.attempt, e):
 			m.hold(e, queue.ToSpare)
 			e.reason = m.heldReason(e)
 		case m.active[t.ID] != nil:
+			m.makeWay(m.active[t.ID], e)
 			e.reason = "waits for another task with the same id to end"
-		case m.comesTwice(e): // the first has been settled while this one waited
-			m.alreadySettled(e)
-			continue
 		case full:
 			e.reason = fmt.Sprintf("waits until results are settled: %d are under way", unconfirmedMax)
 		case unsure && m.ledger.anyFits(e.choices):
@@ -107,6 +108,7 @@ func (m *Manager) schedule() {
 	}
 	clear(m.waiting[len(kept):])
 	m.waiting = kept
+	m.watchDeadlines(now)
 	m.share(now)
 	m.answerKept(now)
 }

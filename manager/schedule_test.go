@@ -52,27 +52,35 @@ func (h runsOf) Run(ctx context.Context, a *worker.Attempt, started func(int, ti
 // simulate runs a test on a host of four cores.
 func simulate(t *testing.T, change func(*Config), test func(h *host)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &host{t: t, source: &source{make(chan queue.Delivery)}, begin: time.Now(), takes: map[string]time.Duration{}, at: map[string]time.Duration{}}
-		c := Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 4000, Memory: 4 << 30}, Window: 1000, OnStop: StopWorkers,
-			Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}}
-		if change != nil {
-			change(&c)
-		}
-		h.Manager = New(c, Services{Source: h.source, Runner: runsOf{h}, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
-			History: &memory{records: map[string]Record{}, latest: map[string]Record{}},
-			Backlog: Backlog{Depth: func(context.Context) (map[string]int, error) { return nil, nil }},
-			Detach:  func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" },
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-		intake, stop := context.WithCancel(context.Background())
-		ended := make(chan error)
-		go func() { ended <- h.Manager.Run(intake, intake) }()
-		synctest.Wait() // from here on it looks at its services when the test has it do so: a test may change them
+		h, stop := newHost(t, change)
 		test(h)
 		stop()
+	})
+}
+
+// newHost starts a host, and returns what stops it.
+func newHost(t *testing.T, change func(*Config)) (h *host, stop func()) {
+	h = &host{t: t, source: &source{make(chan queue.Delivery)}, begin: time.Now(), takes: map[string]time.Duration{}, at: map[string]time.Duration{}}
+	c := Config{Host: "h", Pools: []string{"default"}, Capacity: Capacity{MilliCPU: 4000, Memory: 4 << 30}, Window: 1000, OnStop: StopWorkers,
+		Defaults: Defaults{MilliCPU: 1000, MaxAttempts: 1}}
+	if change != nil {
+		change(&c)
+	}
+	h.Manager = New(c, Services{Source: h.source, Runner: runsOf{h}, Resolve: func(t queue.Task) (queue.Task, error) { return t, nil },
+		History: &memory{records: map[string]Record{}, latest: map[string]Record{}},
+		Backlog: Backlog{Depth: func(context.Context) (map[string]int, error) { return nil, nil }},
+		Detach:  func() {}, Sweep: func(func(string) bool) {}, QueueState: func() string { return "test" },
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	intake, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- h.Manager.Run(intake, intake) }()
+	synctest.Wait() // from here on it looks at its services when the test has it do so: a test may change them
+	return h, func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	})
+	}
 }
 
 // job is a task with what it will take.
@@ -243,4 +251,25 @@ func TestParseFairBy(t *testing.T) {
 			t.Errorf("%q: no error", text)
 		}
 	}
+}
+
+// TestNothingStarvesBehindParked has a task that no host can run, and one that waits for another one with its id, be older than one that has its turn: they have none.
+func TestNothingStarvesBehindParked(t *testing.T) {
+	simulate(t, func(c *Config) { c.Capacity.MilliCPU = 2000; c.Window = 8 }, func(h *host) {
+		h.Fleet = mute{}
+		h.Joined()
+		h.send(job{id: "same", takes: time.Hour}, job{id: "first", takes: 5 * time.Second}, job{id: "same"}, job{id: "parked", cpu: 8})
+		time.Sleep(time.Second) // the other hosts do not answer
+		h.send(job{id: "patient", takes: time.Second, priority: 1})
+		for i := range 100 {
+			h.send(job{id: fmt.Sprint("urgent", i), takes: time.Second, priority: 9})
+		}
+		if n := h.Numbers().Demand; n != 2+2+8 {
+			t.Errorf("the demand is %d: what waits for other hosts, or for a task with the same id, takes the place of others", n)
+		}
+		time.Sleep(2 * time.Minute)
+		h.started("patient", 5+queue.PassMax)
+		h.started("parked", -1)
+		h.started("same", 0)
+	})
 }

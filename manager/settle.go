@@ -1,9 +1,11 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -39,21 +41,21 @@ func (m *Manager) close(e *entry, v queue.Verdict) {
 // settle carries the verdict out on the entry's delivery, and where that is lost on the next one, for as long as it
 // takes. It reports whether the entry is settled.
 func (m *Manager) settle(e *entry, v queue.Verdict) bool {
-	v.TaskID, v.Doubtful = e.attempt.Task.ID, v.Doubtful || e.adopted // the manager before may have got as far
+	v.TaskID, v.Doubtful = e.attempt.Task.ID, v.Doubtful || v.Action == queue.Retry && m.maybeTwice(e)
 	recorded := false
 	for pause := time.Second; ; pause = min(2*pause, pauseMax) {
 		d := m.deliveryOf(e)
 		if d == nil {
 			return false
 		}
-		due := v
-		if recorded {
-			// All that was due is confirmed; only the message is still to be given up.
-			due = queue.Verdict{Action: queue.Done}
+		due := queue.Verdict{Action: queue.Done} // is all confirmed that was due, then only the message is still to be given up
+		if !recorded {
+			due = v
+			due.History = joined(v.History, d.Message().History)
 		}
 		err := d.Settle(m.settling, due, func() (err error) {
 			if !recorded {
-				if err = m.record(e, v); err == nil {
+				if err = m.record(e, due); err == nil {
 					recorded = true
 				}
 			}
@@ -87,13 +89,36 @@ func (m *Manager) settle(e *entry, v queue.Verdict) bool {
 	}
 }
 
+// maybeTwice reports whether a copy for the task's next try may not be the only one: the manager before may have got as far, or another copy of the message waits here.
+func (m *Manager) maybeTwice(e *entry) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.adopted || m.copyWaits(&e.attempt, e)
+}
+
+// joined is the history of a message's next try: what an attempt makes of it, and what the message has besides. It may be a copy of a later try, which has joined the attempt that began
+// before it: a copy with fewer attempts would be taken by whoever has settled those for one that is to be given up, and nothing would be left of the task.
+func joined(made, had []queue.Past) []queue.Past {
+	if len(made) == 0 {
+		return made // it is not tried again
+	}
+	all := slices.Clone(made)
+	for _, past := range had {
+		if !slices.ContainsFunc(made, func(p queue.Past) bool { return p.Attempt == past.Attempt && p.Host == past.Host }) {
+			all = append(all, past)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b queue.Past) int { return cmp.Compare(a.Attempt, b.Attempt) })
+	return all
+}
+
 // deliveryOf returns the entry's delivery, waiting for one where it is lost; nil when none comes.
 func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 	if d, atHand, _ := m.lookAtDelivery(e); atHand {
 		return d
 	}
 	limit := comeBack
-	if e.cutOff { // others have begun it by then, as they were meant to
+	if e.cutOff || e.recorded { // others have begun it by then, as they were meant to; or the record knows its message, should it be there still
 		limit = 2 * adoptTime
 	}
 	ctx, cancel := context.WithTimeout(m.settling, limit)
@@ -115,15 +140,22 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 		}
 		select {
 		case <-arrived:
+		case <-e.followed:
+			m.Log.Info("ended task's next try is here: nothing waits for its message any more", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
+			m.Runner.Release(e.attempt.ID())
+			return nil
 		case <-e.inVain:
 			m.Log.Warn("ended task given up: another host has settled it", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.Host, e.settledBy)
 			m.Runner.Release(e.attempt.ID())
 			return nil
 		case <-ctx.Done():
-			if m.settling.Err() == nil {
-				m.Log.Error("ended task given up: its message was not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
-				m.Runner.Release(e.attempt.ID())
+			if m.settling.Err() != nil {
+				return nil
 			}
+			if !e.recorded {
+				m.Log.Error("ended task given up: its message was not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
+			}
+			m.Runner.Release(e.attempt.ID())
 			return nil
 		}
 	}
@@ -199,6 +231,9 @@ func (m *Manager) record(e *entry, v queue.Verdict) error {
 	m.mu.Lock()
 	if e.recorded = true; m.unfit() {
 		m.setDemand() // before the message is given up, or another comes in its place
+	}
+	for _, w := range m.waiting {
+		w.recheck = w.recheck || w.attempt.Task.ID == a.Task.ID
 	}
 	m.mu.Unlock()
 	m.observeSettled(e, &v)

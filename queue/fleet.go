@@ -44,6 +44,8 @@ type Question struct {
 	Fingerprint []byte `json:"fingerprint,omitempty"`
 	// QueuedAt is when the message was queued; zero where nobody knows.
 	QueuedAt time.Time `json:"queued_at,omitzero"`
+	// Rank orders the questions ToAdopt about a message: it is above those of all that the asking host had heard before, up to MaxRank.
+	Rank int `json:"rank,omitempty"`
 	// Message is the message that is held; nil where its names are enough.
 	Message *Message `json:"message,omitempty"`
 	// Owner has the question go to the host that owns the message, see [Fleet.Own]. It is not sent along.
@@ -52,8 +54,11 @@ type Question struct {
 	Part string `json:"-"`
 	// Open is how long whoever cannot take the task now may still answer, when there is room; 0 asks for answers at once.
 	Open time.Duration `json:"open,omitempty"`
-	// Surely asks for an answer in any case.
-	Surely bool `json:"surely,omitempty"`
+	// Surely asks for an answer in any case; Refused, for one of whoever could take the task at some time, for it is refused where it is.
+	Surely  bool `json:"surely,omitempty"`
+	Refused bool `json:"refused,omitempty"`
+	// Avoided asks those, too, where the task has failed before.
+	Avoided bool `json:"avoided,omitempty"`
 	// Over says that the question needs no answer any more.
 	Over bool `json:"over,omitempty"`
 }
@@ -66,8 +71,11 @@ type Offer struct {
 	// (Message.Turns), which ended on the host without the task's having been begun.
 	Has  bool  `json:"has,omitempty"`
 	Gave []int `json:"gave,omitempty"`
-	// Lacks says that the host has not begun the task, nor can it any more; or that it cannot take it now.
+	// Lacks says that the host has not begun the task, nor can it any more; or that it cannot take it now, nor, where Never is set, later.
 	Lacks bool `json:"lacks,omitempty"`
+	Never bool `json:"never,omitempty"`
+	// Avoided says that the task has failed on the host before: any other is better.
+	Avoided bool `json:"avoided,omitempty"`
 	// Room is how much room the host has left beside the task, in cores: the host with most is the best. Below zero, the task has to wait there.
 	Room float64 `json:"room"`
 	// Says explains what the host has of the task, or lacks for it. Message is the message, where the host has it and it was not part of the
@@ -81,6 +89,8 @@ type Offer struct {
 type Hello struct {
 	Host  string   `json:"host"`
 	Pools []string `json:"pools"`
+	// Life is another one each time that the host's manager starts; empty where that does not say.
+	Life string `json:"life,omitempty"`
 	// Back says that it answers another host's hello; Hosts is how many there are in each pool, then, besides the one that it answers. Leaves says that
 	// the host is about to go, and has begun nothing that it has not ended.
 	Back   bool           `json:"back,omitempty"`

@@ -19,6 +19,8 @@ const (
 	maxInfo      = 1 << 20
 	maxHostPools = 1000
 	maxTurns     = 1000
+	// MaxRank is the highest rank of a question: what is above is told apart by its name alone.
+	MaxRank = 1 << 20
 	// maxPast and maxPastAttempt bound a history.
 	maxPast        = 1000
 	maxPastAttempt = 1 << 20
@@ -48,6 +50,8 @@ func (q *Question) Check() error {
 		return impossible("attempt_id")
 	case len(q.Fingerprint) != 0 && len(q.Fingerprint) != 16:
 		return impossible("fingerprint")
+	case q.Rank < 0 || q.Rank > MaxRank:
+		return impossible("rank")
 	case q.Open < 0 || q.Open > maxOpen:
 		return impossible("open")
 	}
@@ -75,6 +79,9 @@ func (o *Offer) Check() error {
 func (h *Hello) Check() error {
 	if !ValidHost(h.Host) {
 		return impossible("host")
+	}
+	if len(h.Life) > maxHost || !printable(h.Life) {
+		return impossible("life")
 	}
 	if len(h.Pools) > maxHostPools {
 		return impossible("pools")

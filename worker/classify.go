@@ -47,8 +47,7 @@ func classify(a *Attempt, e *isolation.Exit) Outcome {
 		o.Cause = queue.CauseNone // whatever it went through on its way
 	case e.OOMKills > 0:
 		// How many, the kernel does not count well: in a group that dies as a whole it counts its first victim twice.
-		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed processes of it at its memory limit of %s",
-			ending(e, &o), queue.FormatSize(a.Lease.Memory))
+		o.Cause, o.Message = queue.CauseOOM, fmt.Sprintf("%s: the kernel had killed processes of it %s", ending(e, &o), shortOf(a, e))
 	case e.DiskFull:
 		o.Cause, o.Message = queue.CauseDiskFull, fmt.Sprintf("%s: its scratch and temporary directories had next to no room left in %s",
 			ending(e, &o), room(&a.Lease))
@@ -80,6 +79,14 @@ func ending(e *isolation.Exit, o *Outcome) string {
 		return "the worker was killed by " + o.Signal
 	}
 	return fmt.Sprintf("the worker exited with code %d", e.Code)
+}
+
+// shortOf says of which memory there was none left.
+func shortOf(a *Attempt, e *isolation.Exit) string {
+	if e.HostOOM {
+		return fmt.Sprintf("because the host had no memory left; it was not at its own limit of %s", queue.FormatSize(a.Lease.Memory))
+	}
+	return "at its memory limit of " + queue.FormatSize(a.Lease.Memory)
 }
 
 // room says how much a worker may write.

@@ -41,6 +41,8 @@ func TestClassify(t *testing.T) {
 			"the worker exited with code 137: the kernel had killed processes of it at its memory limit of 64MiB"},
 		{"killed at the limit as a group", isolation.Exit{Signal: 9, OOMKills: 3}, queue.CauseOOM, nil, "SIGKILL",
 			"the worker was killed by SIGKILL: the kernel had killed processes of it at its memory limit of 64MiB"},
+		{"killed because the host is short", isolation.Exit{Signal: 9, OOMKills: 1, HostOOM: true}, queue.CauseOOM, nil, "SIGKILL",
+			"the worker was killed by SIGKILL: the kernel had killed processes of it because the host had no memory left; it was not at its own limit of 64MiB"},
 		{"a child killed at the limit, and survived", isolation.Exit{OOMKills: 1}, queue.CauseNone, code(0), "", ""},
 		{"stopped, and over the limit on its way out", isolation.Exit{Signal: 9, OOMKills: 1, Stopped: isolation.Asked, Killed: true}, queue.CauseCancelled,
 			nil, "SIGKILL", "the worker was stopped because it was asked for"},

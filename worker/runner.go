@@ -41,7 +41,7 @@ func (b *base) spec(a *Attempt) (*isolation.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the attempt: %w", err)
 	}
-	s.Note = note
+	s.Note, s.Joins = note, a.joined
 	return &s, nil
 }
 

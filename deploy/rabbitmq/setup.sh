@@ -3,15 +3,17 @@
 #
 #   setup.sh queues POOL...                      exchanges, queues and bindings (definitions.json, and those of the pools); policies
 #   setup.sh host NAME POOL...                   a user for the host NAME (MAYFLY_HOST), for MAYFLY_DECLARE=passive; its password on standard input
-#   setup.sh producer NAME POOL...               a user that submits to these pools, cancels, and has results sent back; its password likewise
+#   setup.sh producer NAME POOL...               a user that submits to these pools, cancels, and has results sent back to queues that it names
+#                                                mayfly.reply.*; its password likewise
 #
 # VHOST is the virtual host (/), RABBITMQCTL the command. What is there already is left alone; rights are set anew.
 set -eu
 : "${VHOST:=/}" "${RABBITMQCTL:=rabbitmqctl}"
 ctl() { "$RABBITMQCTL" -q "$@" </dev/null; } # else it takes the password, which is for add_user
 here=$(cd "$(dirname "$0")" && pwd)
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-what=$1
+what=${1-}
+case $what in host | producer) least=3 ;; *) least=2 ;; esac
+[ $# -ge $least ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 shift
 
 # any joins words to a regular expression that matches one of them.

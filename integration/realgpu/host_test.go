@@ -204,7 +204,7 @@ func (h *host) result(ctx context.Context, id string) (queue.Result, error) {
 	v, err := h.client.Wait(ctx, id)
 	if err != nil {
 		reason := ""
-		if list, err := h.client.List(context.WithoutCancel(ctx), 0, nil); err == nil {
+		if list, err := h.client.List(context.WithoutCancel(ctx), nil); err == nil {
 			for i := range list {
 				reason += fmt.Sprintf("; %s is %s %s", list[i].ID, list[i].Status, list[i].Reason)
 			}

@@ -81,7 +81,7 @@ func (s *suite) cancelAll() {
 	if s.host == nil {
 		return
 	}
-	list, _ := s.host.client.List(ctx, 0, nil) // a manager that does not answer is what the next check says
+	list, _ := s.host.client.List(ctx, nil) // a manager that does not answer is what the next check says
 	for i := range list {
 		_, _ = s.host.client.Cancel(ctx, list[i].ID)
 	}

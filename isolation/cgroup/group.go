@@ -52,8 +52,12 @@ type Account struct {
 	CPU time.Duration
 	// MemoryPeak is in bytes; 0 where it is not known.
 	MemoryPeak int64
-	// OOMKills counts the members that the kernel killed at the memory limit.
+	// OOMKills counts the members that the kernel killed for want of memory.
 	OOMKills int64
+	// Starved says that they were killed though the group was not at its limit: there was no memory in a group above, or on the host.
+	Starved bool
+	// met counts how often the group was at its limit with nothing left to take back; 0 in version 1, which does not count that.
+	met int64
 }
 
 // Lend returns a group within limits, with nobody in it.
@@ -215,7 +219,18 @@ func (g *Group) Account() Account {
 	g.counted = a
 	a.CPU -= g.before.CPU
 	a.OOMKills -= g.before.OOMKills
+	a.met -= g.before.met
+	a.Starved = a.OOMKills > 0 && !g.full(&a)
 	return a
+}
+
+// full reports whether the group was at its limit. In version 1 its peak shows it: the kernel kills for no more than slack.
+func (g *Group) full(a *Account) bool {
+	if g.dirs["memory"] == "" {
+		return a.met > 0
+	}
+	limit, _ := strconv.ParseInt(g.last["memory.limit_in_bytes"], 10, 64)
+	return limit > 0 && a.MemoryPeak+slack >= limit
 }
 
 // count reads the group's counters.
@@ -225,6 +240,7 @@ func (g *Group) count() (a Account) {
 		a.CPU = time.Duration(field(filepath.Join(dir, "cpu.stat"), "usage_usec")) * time.Microsecond
 		if memory == "" {
 			a.OOMKills = field(filepath.Join(dir, "memory.events"), "oom_kill")
+			a.met = field(filepath.Join(dir, "memory.events"), "oom")
 			if g.peak != nil {
 				var b [32]byte
 				n, _ := g.peak.ReadAt(b[:], 0)

@@ -81,6 +81,7 @@ const (
 	labelOwner = "mayfly.owner"
 	labelSpec  = "mayfly.spec"
 	labelPlace = "mayfly.place"
+	labelFeed  = "mayfly.feed" // there is a note once it has all of its standard input
 )
 
 // New returns an engine. It does not speak to Docker yet.
@@ -282,9 +283,11 @@ func (e *Engine) remove(ctx context.Context, id, place string) {
 const removePause = 100 * time.Millisecond
 
 func (e *Engine) tryRemove(ctx context.Context, id, place string) error {
-	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if err != nil && !errdefs.IsNotFound(err) {
-		return err
+	if id != "" { // else its name is another's
+		err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
 	}
 	if err := cgroup.RemoveParents(e.parentName(place), nil); err != nil {
 		killOrphans(id) // of an engine that does not know them any more

@@ -124,6 +124,8 @@ func TestEngine(t *testing.T) {
 	t.Run("faults", b.faults)
 	t.Run("no devices", b.noDevices)
 	t.Run("another life", b.anotherLife)
+	t.Run("cut off", b.cutOff)
+	t.Run("names", b.names)
 	t.Run("engine killed", b.engineKilled)
 	b.nothingLeft()
 }
@@ -322,6 +324,74 @@ func (b *bench) anotherLife(t *testing.T) {
 	if e := b.run(isolation.Spec{ID: "runs", Image: docker.Image}); e.Code != 6 || b.read("runs", "out") != "a\nb\n" {
 		t.Errorf("the one that ran on: %+v, %q", e, b.read("runs", "out"))
 	}
+	b.nothingLeft()
+}
+
+// cutOff has a manager end before it has said all of a program's input: the next one does not take the half of it for the whole. Of one
+// that has all of it, nothing is lost.
+func (b *bench) cutOff(t *testing.T) {
+	for id, size := range map[string]int{"half": 8 << 20, "whole": 1000} {
+		s := b.spec(id, "while ! test -e $OWN/scratch/go; do sleep 0.05; done; wc -c")
+		s.Stdin = filepath.Join(b.dir, id+".in")
+		if err := os.WriteFile(s.Stdin, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		began, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := b.Run(context.Background(), s, func(isolation.Started) { close(began) })
+			done <- err
+		}()
+		<-began
+		for end := time.Now().Add(10 * time.Second); id == "whole" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if _, err := os.Lstat(s.Private + ".fed"); err == nil {
+				break
+			}
+		}
+		b.Detach()
+		if err := <-done; err != isolation.ErrDetached {
+			t.Errorf("%s: %v", id, err)
+		}
+		b.again()
+		if held, err := b.Held(t.Context()); err != nil || len(held) != 1 {
+			t.Errorf("%s: held %+v, %v", id, held, err)
+		}
+		if err := os.WriteFile(filepath.Join(s.Private, "scratch/go"), nil, 0o644); err != nil {
+			t.Error(err)
+		}
+		e := b.run(isolation.Spec{ID: id, Image: docker.Image, Joins: true})
+		if said := b.read(id, "out"); e.Lost != (id == "half") || id == "whole" && said != "1000\n" {
+			t.Errorf("%s: it read %q, %+v", id, said, e)
+		}
+	}
+	if e := b.run(isolation.Spec{ID: "whole", Image: docker.Image, Joins: true}); !e.Lost {
+		t.Errorf("one that is not there any more: %+v", e)
+	}
+	b.nothingLeft()
+}
+
+// names has programs with ids that Docker does not take apart run beside each other.
+func (b *bench) names(t *testing.T) {
+	first := b.spec("job:1", "while ! test -e $OWN/scratch/go; do sleep 0.05; done; exit 5")
+	began, exits := make(chan struct{}), make(chan isolation.Exit, 1)
+	go func() {
+		e, err := b.Run(t.Context(), first, func(isolation.Started) { close(began) })
+		if err != nil {
+			t.Errorf("the first: %v", err)
+			close(began)
+		}
+		exits <- e
+	}()
+	<-began
+	if e := b.run(b.spec("job_1", "exit 6")); e.Code != 6 {
+		t.Errorf("the second: %+v", e)
+	}
+	if err := os.WriteFile(filepath.Join(first.Private, "scratch/go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-exits; e.Code != 5 {
+		t.Errorf("the first: %+v", e)
+	}
+	b.Release(first.ID)
 	b.nothingLeft()
 }
 

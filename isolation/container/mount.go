@@ -86,6 +86,7 @@ func carriedOf(private string) string { return private + ".carried" }
 func forgetAside(private string) {
 	if private != "" {
 		os.Remove(asideOf(private))
+		os.Remove(fedOf(private))
 	}
 }
 

@@ -2,12 +2,15 @@ package container
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +40,8 @@ type run struct {
 	// stopped and killed are what was done to it.
 	stopped isolation.Stop
 	killed  bool
+	fed     atomic.Bool // it has all of its standard input; see feed.go
+	taken   bool        // somebody else's container has its name
 }
 
 // all takes the program from its image to its exit. asked is the context whose end has it stopped.
@@ -45,10 +50,16 @@ func (r *run) all(ctx, asked context.Context, started func(isolation.Started)) (
 	if err != nil {
 		return nil, err
 	}
+	if !found && r.spec.Joins { // somebody has removed it
+		return &isolation.Exit{Lost: true, StartedAt: r.begun, FinishedAt: r.begun}, nil
+	}
 	if !found {
 		if found, err = r.create(ctx, asked); err != nil {
 			return nil, err
 		}
+	}
+	if found && !r.fed.Load() {
+		return r.starved(ctx)
 	}
 	if !found {
 		if err := r.startWithDevices(ctx); err != nil {
@@ -132,17 +143,25 @@ func (r *run) adopt(ctx context.Context, id string) error {
 		return fmt.Errorf("cannot look at the container: %w", err)
 	}
 	spec, err := specOf(c.Config.Labels)
-	if err != nil || spec.ID != r.spec.ID || c.Config.Labels[labelOwner] != r.engine.config.Owner {
-		return fmt.Errorf("cannot use the name %s: another container has it", r.name())
+	if err != nil || !r.owns(&c) {
+		return fmt.Errorf("cannot go on with the container %s: it is another's", id)
 	}
 	r.id, r.spec, r.label = c.ID, spec, c.Config.Labels[labelPlace]
+	r.fed.Store(c.Config.Labels[labelFeed] == "" || wasFed(spec.Private))
 	if c.HostConfig.CgroupParent != "" {
 		r.parent, err = cgroup.FindParent(r.engine.parentName(r.label))
 	}
 	return err
 }
 
-// name is the container's. What Docker does not take in a name is written as _; the label has the id as it is.
+// owns reports whether a container was made for the program.
+func (r *run) owns(c *container.InspectResponse) bool {
+	spec, err := specOf(c.Config.Labels)
+	return err == nil && spec.ID == r.spec.ID && c.Config.Labels[labelOwner] == r.engine.config.Owner
+}
+
+// name is the container's. What Docker does not take in a name is written as _, and a sum of the id tells it from others that are written
+// the same; the label has the id as it is.
 func (r *run) name() string {
 	clean := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-' {
@@ -150,6 +169,10 @@ func (r *run) name() string {
 		}
 		return '_'
 	}, r.spec.ID)
+	if clean != r.spec.ID {
+		sum := sha256.Sum256([]byte(r.spec.ID))
+		clean += "-" + hex.EncodeToString(sum[:8])
+	}
 	return "mayfly-" + r.engine.config.Owner + "-" + clean
 }
 
@@ -182,6 +205,10 @@ func (r *run) create(ctx, asked context.Context) (begun bool, err error) {
 	err = r.make(ctx)
 	if errdefs.IsConflict(err) {
 		c, look := r.engine.docker.ContainerInspect(ctx, r.name())
+		if look == nil && !r.owns(&c) {
+			r.taken = true
+			return false, fmt.Errorf("cannot use the name %s: another container has it", r.name())
+		}
 		if look == nil && c.State.Status != container.StateCreated {
 			r.engine.places.Return(place)
 			return true, r.adopt(ctx, c.ID)
@@ -205,30 +232,6 @@ func (r *run) make(ctx context.Context) error {
 		r.id = made.ID
 	}
 	return err
-}
-
-// start attaches to its standard input, starts the container and feeds it.
-func (r *run) start(ctx context.Context) error {
-	if r.spec.Stdin == "" {
-		return r.begin(ctx)
-	}
-	in, err := os.Open(r.spec.Stdin)
-	if err != nil {
-		return fmt.Errorf("cannot open the standard input: %w", err)
-	}
-	conn, err := r.engine.docker.ContainerAttach(ctx, r.id, container.AttachOptions{Stream: true, Stdin: true})
-	if err != nil {
-		in.Close()
-		return fmt.Errorf("cannot attach to the container: %w", err)
-	}
-	go func() {
-		defer in.Close()
-		defer conn.Close()
-		_, _ = io.Copy(conn.Conn, in) // a program that does not read its input is no fault
-		_ = conn.CloseWrite()
-		_, _ = io.Copy(io.Discard, conn.Reader) // until the container ends: the engine cuts the input off when we go
-	}()
-	return r.begin(ctx)
 }
 
 func (r *run) begin(ctx context.Context) error {
@@ -339,7 +342,11 @@ func (r *run) cleanUp(ctx context.Context) {
 		if err := r.engine.comeBack(ctx, r.spec.ID); err != nil {
 			r.engine.config.Log.Error("container not removed", "program", r.spec.ID, logkey.Err, err)
 		}
-		r.engine.remove(ctx, r.name(), r.label)
+		name := r.name()
+		if r.taken {
+			name = ""
+		}
+		r.engine.remove(ctx, name, r.label)
 		killOrphans(r.id)
 		r.engine.mu.Lock()
 		delete(r.engine.kept, r.spec.ID)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 )
 
 // settings are the container's, as Docker wants them.
@@ -22,6 +23,9 @@ func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfi
 		Image: s.Image, Env: s.Env, WorkingDir: s.Dir, User: fmt.Sprintf("%d:%d", uid, gid),
 		OpenStdin: s.Stdin != "", StdinOnce: s.Stdin != "", AttachStdin: s.Stdin != "",
 		Labels: map[string]string{labelOwner: r.engine.config.Owner, labelSpec: string(label), labelPlace: r.label},
+	}
+	if s.Stdin != "" && s.Private != "" {
+		config.Labels[labelFeed] = "noted"
 	}
 	if len(s.Args) > 0 {
 		config.Entrypoint, config.Cmd = s.Args[:1], s.Args[1:]
@@ -45,7 +49,8 @@ func (r *run) settings(uid, gid uint32) (*container.Config, *container.HostConfi
 		host.MemorySwap = host.Memory
 	}
 	if s.Private != "" {
-		host.Binds = []string{s.Private + ":" + s.Private + ":rprivate"}
+		// Not as a bind, whose parts are separated by colons: the id may hold one.
+		host.Mounts = []mount.Mount{{Type: mount.TypeBind, Source: s.Private, Target: s.Private, BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}}}
 	}
 	if s.NoNetwork {
 		host.NetworkMode = "none"

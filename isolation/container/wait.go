@@ -39,8 +39,11 @@ func (r *run) await(ctx, asked context.Context, begun time.Time) (lost bool, err
 				return true, err
 			}
 			// An engine that comes back ends what it finds, unless it was set up to live apart from its containers, and makes up the exit
-			// codes of what ended meanwhile.
-			if c, err := r.engine.docker.ContainerInspect(ctx, r.id); err == nil && !c.State.Running {
+			// codes of what ended meanwhile. What was not said of the input is lost with it.
+			if c, err := r.engine.docker.ContainerInspect(ctx, r.id); err == nil && (!c.State.Running || !r.fed.Load()) {
+				if c.State.Running {
+					r.kill(ctx)
+				}
 				return true, nil
 			}
 			if r.stopped != isolation.NotStopped && grace == nil {

@@ -10,6 +10,7 @@ func (s *Spawner) Private(spec *isolation.Spec, place int, images Images) (*Priv
 	}
 	uid, gid := s.policy.Users.Of(place)
 	own, devices, size, disk := spec.Private, spec.Devices, spec.Limits.Memory/2, spec.Limits.Disk
+	alone := s.alone(place)
 	if disk == 0 {
 		if p := s.kept(place); p != nil {
 			if p.fits(own, size, devices) && p.furnish(own, spec.Dirs, uid, gid) == nil {
@@ -18,7 +19,7 @@ func (s *Spawner) Private(spec *isolation.Spec, place int, images Images) (*Priv
 			p.drop()
 		}
 	}
-	p, err := newPrivate(own, s.policy.Hidden, size, disk, images)
+	p, err := newPrivate(own, s.policy.Hidden, size, disk, access{all: !alone, gid: gid}, images)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +50,14 @@ func (s *Spawner) Private(spec *isolation.Spec, place int, images Images) (*Priv
 	return p, nil
 }
 
+// alone notes that a place is used, and reports whether no other one has its user.
+func (s *Spawner) alone(place int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last, place)
+	return s.changesUser && s.last < int(s.policy.Users.Count)
+}
+
 // kept takes what the program before left at a place.
 func (s *Spawner) kept(place int) *Private {
 	s.mu.Lock()
@@ -60,7 +69,7 @@ func (s *Spawner) kept(place int) *Private {
 
 // keep keeps a private part for the next program of its place, if it is as good as new.
 func (s *Spawner) keep(p *Private) bool {
-	if p.room == nil || !p.room.empty() || !p.sweep() {
+	if p.room == nil || !s.alone(p.place) || !p.room.empty() || !p.sweep() {
 		return false
 	}
 	s.mu.Lock()

@@ -20,6 +20,9 @@ import (
 //
 // Most programs leave nothing behind, or little. Theirs is swept, and used again by the next program of the same place, together
 // with the namespace that it is mounted in: to make and to drop both costs as much as all the rest of a start.
+//
+// A program can pass an open directory, be it its root, to one beside it, which then looks into the file systems of whoever is in that
+// place next. So what outlives a program is closed to other users than the place's, and where users are shared, nothing outlives one.
 type Private struct {
 	spawner *Spawner
 	place   int
@@ -62,9 +65,23 @@ type part struct {
 	name, path string
 }
 
+// access is who may enter the directories that one program after the other finds: all, or root and a group.
+type access struct {
+	all bool
+	gid uint32
+}
+
+// directory makes such a directory. mode is that for all.
+func (a access) directory(root *os.File, path string, mode uint32) error {
+	if !a.all {
+		mode &^= 0o7
+	}
+	return directory(root, path, mode, 0, a.gid)
+}
+
 // newPrivate makes the private part, but for what differs from one program to the next: see furnish. own is a path below one of
 // hidden, or empty. A disk of 0 bytes lies in memory, within size bytes or, with 0, within what the kernel gives to a tmpfs.
-func newPrivate(own string, hidden []string, size, disk int64, images Images) (p *Private, err error) {
+func newPrivate(own string, hidden []string, size, disk int64, a access, images Images) (p *Private, err error) {
 	p = &Private{shares: map[string]int{}, size: size, covers: slices.Concat(temporary, hidden, []string{"/run", "/dev"}), shared: slices.Clone(runKept)}
 	defer func() {
 		if err != nil {
@@ -86,7 +103,7 @@ func newPrivate(own string, hidden []string, size, disk int64, images Images) (p
 	}
 	p.parts = []part{{p.root, tmpPlace, "/tmp"}, {p.root, vartmpName, "/var/tmp"}, {p.memory, shmPlace, "/dev/shm"}}
 	for _, d := range p.parts {
-		if err := directory(d.in, d.name, 0o1777, 0, 0); err != nil {
+		if err := a.directory(d.in, d.name, 0o1777); err != nil {
 			return p, err
 		}
 	}
@@ -99,7 +116,7 @@ func newPrivate(own string, hidden []string, size, disk int64, images Images) (p
 			p.cover = h
 		}
 	}
-	if err := directory(p.root, ownPlace, 0o755, 0, 0); err != nil {
+	if err := a.directory(p.root, ownPlace, 0o755); err != nil {
 		return p, err
 	}
 	// What lies in a temporary directory is behind the private one: there it needs something to be mounted on.
@@ -267,11 +284,11 @@ func (p *Private) drop() {
 func directory(root *os.File, path string, mode, uid, gid uint32) error {
 	fd := int(root.Fd())
 	err := unix.Mkdirat(fd, path, mode)
-	if err == nil && mode&0o1022 != 0 {
-		err = unix.Fchmodat(fd, path, mode, 0) // what the umask takes
-	}
 	if err == nil && (uid != 0 || gid != 0) {
 		err = unix.Fchownat(fd, path, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err == nil && mode&0o1022 != 0 {
+		err = unix.Fchmodat(fd, path, mode, 0) // what the umask takes
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make a private directory: %w", err)

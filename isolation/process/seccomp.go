@@ -81,6 +81,9 @@ func filter(k key) ([]syscall.SockFilter, error) {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(native.ID), SkipTrue: 1},
 		answer(absent),
 		bpf.LoadAbsolute{Off: 0, Size: 4}, // seccomp_data.nr
+		// x32 is a table of the native architecture, by a bit of the number (seccomp(2)). No other number is that large.
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32, SkipFalse: 1},
+		answer(absent),
 	}
 	raw, err := bpf.Assemble(append(program, tree(ranges(verdicts), k)...))
 	if err != nil {
@@ -92,6 +95,9 @@ func filter(k key) ([]syscall.SockFilter, error) {
 	}
 	return list, nil
 }
+
+// x32 is __X32_SYSCALL_BIT.
+const x32 = 1 << 30
 
 // span is the system calls from one number up to the next span's, of one verdict.
 type span struct {

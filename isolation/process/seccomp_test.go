@@ -64,6 +64,11 @@ func TestFilter(t *testing.T) {
 			t.Errorf("system call %d of another table: %#x", number, got)
 		}
 	}
+	for _, name := range []string{"unshare", "setns", "clone3", "mount", "keyctl"} {
+		if got := run(1<<30|native.SyscallNames[name], int(native.ID), unix.CLONE_NEWUSER, 0); got != enosys {
+			t.Errorf("%s of the table x32: %#x", name, got)
+		}
+	}
 	for _, name := range []string{"clone", "unshare"} {
 		for _, flag := range []uint64{unix.CLONE_NEWUSER, unix.CLONE_NEWNS, unix.CLONE_NEWNET | unix.CLONE_VM} {
 			if got := run(native.SyscallNames[name], int(native.ID), flag, secret-1); got != eperm {

@@ -62,6 +62,7 @@ type Spawner struct {
 	mu     sync.Mutex
 	closed bool
 	places map[int]*Private // for the next program, by place
+	last   int              // the highest place that was ever used
 }
 
 // Missing is a part of the policy that this host does not allow.

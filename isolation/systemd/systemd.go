@@ -11,6 +11,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"strings"
@@ -37,6 +38,8 @@ func Scope(ctx context.Context, name, description string) error {
 		dbus.PropDescription(description),
 		dbus.PropPids(uint32(os.Getpid())),
 		{Name: "Delegate", Value: godbus.MakeVariant(true)},
+		// Each program has a limit of its own. systemd's default is a part of what the host has, which a few programs could use up for all.
+		{Name: "TasksMax", Value: godbus.MakeVariant(uint64(math.MaxUint64))},
 		{Name: "CollectMode", Value: godbus.MakeVariant("inactive-or-failed")},
 	}
 	if unit := service(); unit != "" {

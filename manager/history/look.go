@@ -3,7 +3,6 @@ package history
 import (
 	"bytes"
 	"encoding/binary"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -132,8 +131,12 @@ func (w *search) matches(e entry) bool {
 func (s *Store) Ended() map[queue.State]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ended := maps.Clone(s.held.ended)
-	maps.DeleteFunc(ended, func(_ queue.State, n int) bool { return n == 0 })
+	ended := map[queue.State]int{} // never nil, though nothing was ever put: it is shown as it is
+	for state, n := range s.held.ended {
+		if n > 0 {
+			ended[state] = n
+		}
+	}
 	return ended
 }
 

@@ -55,6 +55,14 @@ func all(t *testing.T, s *Store, f manager.Filter, limit int) (ids []string, pag
 	}
 }
 
+// TestNothingEnded counts in a store to which nothing was ever put: the API shows the map, and no page expects a null.
+func TestNothingEnded(t *testing.T) {
+	t.Parallel()
+	if ended := openTest(t, filepath.Join(t.TempDir(), "db"), Options{MaxTasks: 1}).Ended(); ended == nil || len(ended) > 0 {
+		t.Errorf("%#v", ended)
+	}
+}
+
 func TestPages(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "db")

@@ -30,6 +30,31 @@ func (q *Queue) Depth(context.Context) (map[string]int, error) {
 	return depth, nil
 }
 
+// Holds reports whether there are messages of the pools that are served, also those whose time has not come.
+func (q *Queue) Holds() (some bool) {
+	served := map[string]bool{}
+	for _, pool := range q.options.Pools {
+		for _, band := range queue.Bands {
+			served[laneName(pool, band)] = true
+		}
+	}
+	_ = q.db.View(func(tx *bolt.Tx) error {
+		for name := range served {
+			if b := tx.Bucket(lanesBucket).Bucket([]byte(name)); b != nil {
+				if k, _ := b.Cursor().First(); k != nil {
+					some = true
+				}
+			}
+		}
+		c := tx.Bucket(delayedBucket).Cursor()
+		for k, lane := c.First(); k != nil && !some; k, lane = c.Next() {
+			some = served[string(lane)]
+		}
+		return nil
+	})
+	return some
+}
+
 // Waiting returns the first messages that were not handed out, lane by lane, then those that are delayed.
 func (q *Queue) Waiting(_ context.Context, limit int) ([]queue.Message, error) {
 	q.mu.Lock()

@@ -54,8 +54,9 @@ type lane struct {
 	back []uint64
 	// picked are orders beyond position that were handed out of their turn.
 	picked map[uint64]bool
-	// ready counts the messages that can be handed out.
-	ready int
+	// ready counts the messages that can be handed out, out those that were and are not settled; turn is when one was last, among all.
+	ready, out int
+	turn       uint64
 }
 
 // Open opens or makes the queue in a file.

@@ -64,6 +64,45 @@ func open(t *testing.T, path string, o Options) *Queue {
 	return q
 }
 
+// TestPools has a pool with a long queue beside another one: they take turns, whether the host is quick or not.
+func TestPools(t *testing.T) {
+	t.Parallel()
+	for _, settles := range []bool{true, false} {
+		q, err := Open(filepath.Join(t.TempDir(), "db"), Options{Pools: []string{"long", "other"}, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		for i := range 24 {
+			m := queue.Message{MessageID: fmt.Sprint(i), Pool: "long", Band: queue.Normal}
+			if i >= 20 {
+				m.Pool = "other"
+			}
+			if err := q.Publish(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := q.Source()
+		s.Demand(8)
+		of := map[string]int{}
+		for range 8 {
+			d, err := s.Receive(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			of[d.Message().Pool]++
+			if settles {
+				if err := d.Settle(t.Context(), queue.Verdict{Action: queue.Done}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if of["other"] != 4 {
+			t.Errorf("where they are settled at once (%t), the pools got %v", settles, of)
+		}
+	}
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	queuetest.Run(t, func(t *testing.T) queuetest.Harness {

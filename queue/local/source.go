@@ -24,6 +24,7 @@ type source struct {
 	demand int
 	passed map[queue.Band]int // how many of higher bands were handed out since one of this was, though it had some
 	out    map[*delivery]bool // handed out and not settled
+	turn   uint64             // counts what was handed out
 }
 
 // Source opens the queue's source. There is one at a time: a source that is open is returned again.
@@ -88,14 +89,20 @@ func (s *source) take() (*delivery, error) {
 	return nil, nil
 }
 
-// takeFrom hands out the first message of a band, or nil. The queue's lock is held.
+// takeFrom hands out the first message of a band, or nil: of the pool in it that has got the least, so that a long queue of one does not starve the others. The queue's lock is held.
 func (s *source) takeFrom(band queue.Band) (*delivery, error) {
+	var names []string
 	for _, pool := range s.q.options.Pools {
-		name := laneName(pool, band)
-		l := s.q.lanes[name]
-		if l == nil || l.ready == 0 {
-			continue
+		if name := laneName(pool, band); s.q.lanes[name] != nil && s.q.lanes[name].ready > 0 {
+			names = append(names, name)
 		}
+	}
+	slices.SortStableFunc(names, func(a, b string) int {
+		x, y := s.q.lanes[a], s.q.lanes[b]
+		return cmp.Or(cmp.Compare(x.out, y.out), cmp.Compare(x.turn, y.turn))
+	})
+	for _, name := range names {
+		l := s.q.lanes[name]
 		order, err := s.q.next(l, name)
 		if err != nil {
 			return nil, err
@@ -160,6 +167,9 @@ func (s *source) hand(l *lane, name string, order uint64) (*delivery, error) {
 	}
 	d.message.Redelivered = order <= l.suspect
 	l.ready--
+	l.out++
+	s.turn++
+	l.turn = s.turn
 	s.out[d] = true
 	return d, nil
 }
@@ -206,6 +216,7 @@ func (s *source) giveUp() {
 // putBack lets a message that was handed out be handed out again. The lock is held.
 func (s *source) putBack(d *delivery) {
 	l := s.q.lane(d.lane)
+	l.out--
 	i, _ := slices.BinarySearch(l.back, d.order)
 	l.back = slices.Insert(l.back, i, d.order)
 	l.ready++
@@ -284,6 +295,9 @@ func (d *delivery) settled() {
 	q := d.source.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if d.source.out[d] {
+		q.lane(d.lane).out--
+	}
 	delete(d.source.out, d)
 	delete(q.lane(d.lane).picked, d.order) // it is not in the lane any more
 	q.stir()

@@ -120,25 +120,6 @@ func TestHostNameTaken(t *testing.T) {
 	owned(false) // by neither of the names
 }
 
-// A producer's queue that takes no reply holds its task up for a while only, and what is said to all hosts need not reach each.
-func TestRefusedByOne(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		p       publication
-		refused time.Duration
-		want    bool
-	}{
-		{"a result", publication{exchange: resultsExchange}, time.Hour, false},
-		{"a reply", publication{key: "q", reply: true}, replyPatience - 1, false},
-		{"a reply, for long", publication{key: "q", reply: true}, replyPatience, true},
-		{"a question", publication{exchange: controlExchange, key: "ask", many: true}, 0, true},
-	} {
-		if got := c.p.settleFor(c.refused); got != c.want || c.p.done != c.want {
-			t.Errorf("%s: %t, %+v", c.name, got, c.p)
-		}
-	}
-}
-
 // awaitCancel asks for a cancellation until the host hears it: its control queue is bound some time after the connection.
 func awaitCancel(t *testing.T, from, to *Client) {
 	t.Helper()

@@ -107,15 +107,15 @@ func parseURL(raw string) (e endpoint, secure bool, err error) {
 		if errors.As(err, &broken) {
 			err = errors.New("it is not a URL: a password must be percent-encoded")
 		}
-		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL: %w", err)
+		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL (MAYFLY_AMQP_URL): %w", err)
 	}
 	if uri.Port < 1 || uri.Port > 65535 {
-		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL: its port is %d; use one from 1 to 65535", uri.Port)
+		return endpoint{}, false, fmt.Errorf("cannot read the RabbitMQ URL (MAYFLY_AMQP_URL): its port is %d; use one from 1 to 65535", uri.Port)
 	}
 	e = endpoint{url: raw, addr: net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)), user: uri.Username, vhost: uri.Vhost}
 	parsed, err := url.Parse(raw)
 	if err == nil && strings.Contains(parsed.RawQuery+parsed.Fragment, "@") { // else a part of the password is taken for the port
-		return endpoint{}, false, errors.New("cannot read the RabbitMQ URL: a password must be percent-encoded")
+		return endpoint{}, false, errors.New("cannot read the RabbitMQ URL (MAYFLY_AMQP_URL): a password must be percent-encoded")
 	}
 	secure = uri.Scheme == "amqps"
 	e.secure = secure

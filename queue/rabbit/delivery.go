@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -195,7 +196,7 @@ func (d *delivery) burial(v queue.Verdict) amqp.Publishing {
 		msg.MessageId = short(v.TaskID)
 	}
 	h := msg.Headers
-	h[headerDeadKey] = ulid.Make().String()
+	h[headerDeadKey] = deadKey(v.Result, &d.msg)
 	h[headerReason] = clip(v.Reason, 4096)
 	h[headerCause] = string(v.Result.Cause)
 	h[headerPool] = d.msg.Pool
@@ -205,6 +206,24 @@ func (d *delivery) burial(v queue.Verdict) amqp.Publishing {
 	h[headerBuriedAt] = time.Now().UTC().Format(time.RFC3339Nano)
 	h[headerAttempts] = encodeHistory(v.History, historyMax)
 	return msg
+}
+
+// deadKey names the dead letter of a result: the same one whenever it is tried to bury the message for that, also by the next manager. So letters of which a confirm was lost are known
+// for the same.
+func deadKey(r *queue.Result, m *queue.Message) string {
+	at := r.StartedAt
+	if at == nil { // it never began, and is said to have ended by one manager only
+		at = r.FinishedAt
+	}
+	if at == nil {
+		return ulid.Make().String()
+	}
+	key := ulid.ULID{}
+	_ = key.SetTime(ulid.Timestamp(*at))
+	fingerprint := m.Fingerprint()
+	sum := sha256.Sum256(fmt.Appendf(fingerprint[:], "%s\x00%s\x00%d\x00%d", r.Host, r.ID, r.Attempt, at.UnixNano()))
+	_ = key.SetEntropy(sum[:10])
+	return key.String()
 }
 
 // task names the task in a log line, as well as it is known here.

@@ -144,7 +144,7 @@ func TestForward(t *testing.T) {
 			t.Fatalf("forwarded to a host that never offered: %v", err)
 		}
 		held := d.Message()
-		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToRun, Message: &held, Open: time.Second}
+		ask := queue.Question{ID: "1", Pool: "p", Purpose: queue.ToRun, Message: &held, Open: time.Second, Rank: 7}
 		var q queue.Question
 		for heard := false; !heard; { // the others may not listen yet
 			if err := a.Ask(t.Context(), ask, ""); err != nil {
@@ -156,7 +156,7 @@ func TestForward(t *testing.T) {
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
-		if q.From != "a" || q.Pool != "p" || q.Open != time.Second || string(q.Message.Body) != `{"x":1}` || len(q.Message.History) != 1 || q.Message.Band != queue.High {
+		if q.From != "a" || q.Pool != "p" || q.Open != time.Second || q.Rank != 7 || string(q.Message.Body) != `{"x":1}` || len(q.Message.History) != 1 || q.Message.Band != queue.High {
 			t.Errorf("%+v", q)
 		}
 		if err := b.Answer(t.Context(), q, queue.Offer{Room: 3}); err != nil {
@@ -244,10 +244,10 @@ func TestGivenBack(t *testing.T) {
 		if q := next(t, a.Questions()); q.From != "b" || q.Purpose != queue.ToAdopt {
 			t.Errorf("%+v", q)
 		}
-		if err := b.Hello(t.Context(), queue.Hello{Back: true}, ""); err != nil {
+		if err := b.Hello(t.Context(), queue.Hello{Life: "1", Back: true}, ""); err != nil {
 			t.Fatal(err)
 		}
-		if h := next(t, a.Hellos()); h.Host != "b" || !h.Back || !slices.Equal(h.Pools, []string{"p"}) {
+		if h := next(t, a.Hellos()); h.Host != "b" || !h.Back || h.Life != "1" || !slices.Equal(h.Pools, []string{"p"}) {
 			t.Errorf("%+v", h)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -28,24 +29,29 @@ func (c *Client) Inspect(ctx context.Context, host string, wantDeclared bool) ([
 	if err != nil {
 		return nil, err
 	}
+	vhost, user := c.receive.dialer.endpoints[0].vhost, s.user
+	if user == "" {
+		user = "USER" // the broker knows who it is by a certificate
+	}
 	var list []Lack
 	note := func(what, right string, err error) error {
 		switch {
 		case err == nil, isCode(err, amqp.PreconditionFailed):
 		case isCode(err, amqp.NotFound):
 			if wantDeclared {
-				list = append(list, Lack{missing{what}, "start a manager with MAYFLY_DECLARE=auto and the rights to make it once"})
+				list = append(list, Lack{missing{what}, "deploy/rabbitmq/setup.sh queues POOL... on a node of the broker, which makes all, or start a manager with MAYFLY_DECLARE=auto and the rights to make it once"})
 			}
 		case isCode(err, amqp.AccessRefused):
-			list = append(list, Lack{fmt.Errorf("the user %s lacks the right to %s %s", s.user, right, what),
-				`rabbitmqctl set_permissions -p VHOST ` + s.user + ` '^mayfly\.' '^(mayfly\..*|amq\.default)$' '^mayfly\.'`})
+			list = append(list, Lack{fmt.Errorf("the user %s lacks the right to %s %s", user, right, what),
+				fmt.Sprintf(`rabbitmqctl set_permissions -p %s %s '^mayfly\.' '^(mayfly\..*|amq\.default)$' '^mayfly\.'`, shellWord(vhost), shellWord(user))})
 		default:
 			return fmt.Errorf("cannot look for %s: %w", what, err)
 		}
 		return nil
 	}
 	var failures []error
-	for _, name := range []string{tasksExchange, resultsExchange, controlExchange, dead, ""} {
+	// Of the exchanges of the wait, the one of the usual backoff stands for all.
+	for _, name := range []string{tasksExchange, resultsExchange, eventsExchange, controlExchange, dead, waitName(10 * time.Second), ""} {
 		what := "the exchange " + name
 		if name == "" {
 			what = "the default exchange (amq.default), by which replies go"
@@ -58,11 +64,21 @@ func (c *Client) Inspect(ctx context.Context, host string, wantDeclared bool) ([
 			failures = append(failures, note("the queue "+name, "read from", attempt(s, func(ch *amqp.Channel) error { return mayRead(ch, name) })))
 		}
 	}
+	failures = append(failures, note("the queue "+dead, "read from", attempt(s, func(ch *amqp.Channel) error { return mayRead(ch, dead) })))
 	own := controlQueue(host) + ".9" // the last that a host would take; see [ear]
 	failures = append(failures, note("the queues mayfly.host."+host+".*", "make and read", attempt(s, func(ch *amqp.Channel) error {
 		if _, err := ch.QueueDeclare(own, false, true, true, false, nil); isCode(err, amqp.ResourceLocked) {
 			return nil // it has taken it
 		} else if err != nil {
+			return err
+		}
+		_, err := ch.QueueDelete(own, false, false, false)
+		return err
+	})), note("the exchange "+controlExchange, "hear what is said to", attempt(s, func(ch *amqp.Channel) error {
+		if _, err := ch.QueueDeclare(own, false, true, true, false, nil); err != nil {
+			return nil // told above
+		}
+		if err := ch.QueueBind(own, nobody, controlExchange, false, nil); err != nil {
 			return err
 		}
 		_, err := ch.QueueDelete(own, false, false, false)

@@ -126,9 +126,28 @@ func receive(t *testing.T, s queue.Source) queue.Delivery {
 	t.Helper()
 	d, err := s.Receive(within(t))
 	if err != nil {
+		if src, ok := s.(*source); ok {
+			t.Log(src.tell(t.Context()))
+		}
 		t.Fatal(err)
 	}
 	return d
+}
+
+// tell describes the lanes and what waits in the broker: what an empty-handed source waits for.
+func (s *source) tell(ctx context.Context) string {
+	depth, err := s.client.Depth(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := fmt.Sprintf("demand %d, held %d, received %d, buffered %d, room %v since %v, over %v, waiting in the broker: %v, %v", s.demand, s.held, s.received, s.buffered, s.reg.room,
+		time.Since(s.reg.roomSince), s.reg.over, depth, err)
+	for _, l := range s.lanes {
+		text += fmt.Sprintf("\n%s: narrowed %v, buffer %d, passed %d, retry in %v", l.queue, l.narrowed, len(l.buffer), l.passed, time.Until(l.retryAt))
+		for _, ln := range l.lines {
+			text += fmt.Sprintf(", a line with prefetch %d and %d unsettled", ln.prefetch, len(ln.unsettled))
+		}
+	}
+	return text
 }
 
 func settle(t *testing.T, d queue.Delivery, v queue.Verdict) {

@@ -17,6 +17,7 @@ const (
 	cancelStream    = "mayfly.cancels"
 	pulseQueue      = "mayfly.pulse"
 	dead            = "mayfly.dead" // a fanout exchange and its queue
+	poolPrefix      = "mayfly.pool."
 	waitPrefix      = "mayfly.wait."
 	cancelKey       = "cancel"
 	helloPrefix     = "hello." // and a pool: to all of its hosts
@@ -44,7 +45,7 @@ const (
 
 // poolQueue names the queue of a pool's band.
 func poolQueue(pool string, band queue.Band) string {
-	return "mayfly.pool." + pool + "." + string(band)
+	return poolPrefix + pool + "." + string(band)
 }
 
 // routingKey is the key by which a message reaches a pool's band.

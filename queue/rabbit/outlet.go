@@ -19,6 +19,7 @@ const (
 	arrived
 	unroutable
 	refusedByBroker
+	unanswered // within its time
 )
 
 // outlet is one publishing channel.
@@ -61,19 +62,21 @@ func open(s *session, log *slog.Logger) (*outlet, error) {
 	return o, nil
 }
 
-// await waits for a publication's confirm. late is called again and again while none comes.
-func (o *outlet) await(ctx context.Context, lost <-chan struct{}, pub *publication, late func()) (fate, error) {
+// await waits for a publication's confirm. late is called again and again while none comes within the limit, and says whether to wait on.
+func (o *outlet) await(ctx context.Context, lost <-chan struct{}, pub *publication, limit time.Duration, late func() (on bool)) (fate, error) {
 	if pub.confirm == nil {
 		return unknown, nil
 	}
-	timer := time.NewTicker(answerLimit)
+	timer := time.NewTicker(limit)
 	defer timer.Stop()
 	for confirmed := false; !confirmed; {
 		select {
 		case <-pub.confirm.Done():
 			confirmed = true
 		case <-timer.C:
-			late()
+			if !late() {
+				return unanswered, nil
+			}
 		case <-ctx.Done():
 			return unknown, ctx.Err()
 		case <-lost:

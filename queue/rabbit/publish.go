@@ -43,18 +43,8 @@ func (p *publication) doubt() {
 	}
 }
 
-// replyPatience is for how long a producer's queue may refuse a reply: one that is full, or is gone with its node of the broker (see [ear]). Its task
-// waits for it, and its result is in the results exchange all the same.
-const replyPatience = 30 * time.Second
-
 // leaveMax is the longest time between two connections that are given up because a confirm does not come.
 const leaveMax = 10 * time.Minute
-
-// settleFor says whether a message that the broker has refused for so long may be left at that. If not, it is published again.
-func (p *publication) settleFor(refused time.Duration) bool {
-	p.done = p.many || p.reply && refused >= replyPatience
-	return p.done
-}
 
 // publisher publishes with confirms on one channel at a time.
 type publisher struct {
@@ -65,6 +55,8 @@ type publisher struct {
 	noReplies  atomic.Bool // the broker has refused us the default exchange
 	blocked    atomic.Bool // the broker is short of something
 	unanswered func(s *session, silence time.Duration)
+	replyLimit time.Duration
+	replies    replies
 
 	mu    sync.Mutex
 	cur   *outlet
@@ -75,7 +67,7 @@ type publisher struct {
 }
 
 func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
-	return &publisher{link: l, topology: t, log: log, up: make(chan struct{})}
+	return &publisher{link: l, topology: t, log: log, replyLimit: replyLimit, replies: replies{lanes: map[string]*replyLane{}}, up: make(chan struct{})}
 }
 
 // run keeps a channel open for publishing until ctx ends.
@@ -206,11 +198,31 @@ func (p *publisher) outlet(ctx context.Context, lost <-chan struct{}) (*outlet, 
 	}
 }
 
-// publish sends all publications, then waits until each is confirmed. It tries until ctx ends or lost is closed, and
+// publish sends all publications, then waits until each is confirmed, or is a reply that is not worth waiting for. It tries until ctx ends or lost is closed, and
 // returns their error, or that the broker lacks what a publication needs and it may not be made.
 func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*publication) error {
+	var replying sync.WaitGroup
+	var notReplied error
+	rest := make([]*publication, 0, len(all))
+	for _, pub := range all {
+		switch {
+		case !pub.reply:
+			rest = append(rest, pub)
+		case !pub.done: // there is one at most
+			replying.Go(func() { notReplied = p.reply(ctx, lost, pub) })
+		}
+	}
+	err := p.publishAll(ctx, lost, rest)
+	replying.Wait()
+	if err != nil {
+		return err
+	}
+	return notReplied
+}
+
+// publishAll is publish without replies.
+func (p *publisher) publishAll(ctx context.Context, lost <-chan struct{}, all []*publication) error {
 	var wait backoff
-	var refused time.Time // since when
 	for fruitless := 0; ; {
 		o, err := p.outlet(ctx, lost)
 		if err != nil {
@@ -229,7 +241,7 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 			if pub.done {
 				continue
 			}
-			result, err := o.await(ctx, lost, pub, func() { p.late(o, sent) })
+			result, err := o.await(ctx, lost, pub, answerLimit, func() (on bool) { p.late(o, sent); return true })
 			if err != nil {
 				return err
 			}
@@ -243,14 +255,8 @@ func (p *publisher) publish(ctx context.Context, lost <-chan struct{}, all ...*p
 				}
 				left++
 			case refusedByBroker:
-				if refused.IsZero() {
-					refused = time.Now()
-				}
-				again := !pub.settleFor(time.Since(refused))
-				if !pub.many {
-					p.log.Warn("RabbitMQ did not take a message", "exchange", pub.exchange, "key", pub.key, keyTask, pub.msg.MessageId, "again", again)
-				}
-				if again {
+				if pub.done = pub.many; !pub.done {
+					p.log.Warn("RabbitMQ did not take a message, trying again", "exchange", pub.exchange, "key", pub.key, keyTask, pub.msg.MessageId)
 					left++
 				}
 			case unknown:
@@ -291,10 +297,6 @@ func (p *publisher) late(o *outlet, sent time.Time) {
 // send publishes without waiting. An error is final; a channel that closed shows when the confirm is awaited.
 func (p *publisher) send(o *outlet, pub *publication) error {
 	pub.confirm = nil
-	if pub.reply && p.noReplies.Load() {
-		pub.done = true
-		return nil
-	}
 	if pub.ahead != "" && !o.made(pub.ahead) {
 		if err := pub.make(o.sess); err != nil {
 			if o.sess.conn.IsClosed() {

@@ -88,12 +88,18 @@ func (t *topology) wait(s *session, rung time.Duration) error {
 	return t.queue(s, name, name, waitArguments(rung), "")
 }
 
+// What at-least-once dead-lettering takes of a queue.
+const (
+	atLeastOnce   = "at-least-once"
+	rejectPublish = "reject-publish"
+)
+
 func waitArguments(rung time.Duration) amqp.Table {
 	return amqp.Table{
 		"x-message-ttl":          rung.Milliseconds(),
 		"x-dead-letter-exchange": tasksExchange,
-		"x-dead-letter-strategy": "at-least-once",
-		"x-overflow":             "reject-publish",
+		"x-dead-letter-strategy": atLeastOnce,
+		"x-overflow":             rejectPublish,
 	}
 }
 
@@ -114,8 +120,8 @@ func (t *topology) host(s *session, host string) error {
 			"x-queue-type":           "quorum",
 			"x-message-ttl":          handTTL.Milliseconds(),
 			"x-dead-letter-exchange": tasksExchange,
-			"x-dead-letter-strategy": "at-least-once",
-			"x-overflow":             "reject-publish",
+			"x-dead-letter-strategy": atLeastOnce,
+			"x-overflow":             rejectPublish,
 			"x-expires":              time.Hour.Milliseconds(),
 		})
 		if err != nil {

@@ -98,7 +98,7 @@ func (c *Client) Run(ctx context.Context, spec *isolation.Spec, started func(iso
 // begin has the keeper run the spec, or joins the program that it holds.
 func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) {
 	for {
-		l, err := c.connect(ctx, true)
+		l, err := c.connect(ctx, !spec.Joins)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +107,7 @@ func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) 
 		case c.detached:
 			c.mu.Unlock()
 			return nil, isolation.ErrDetached
-		case c.link != l || l.quit:
+		case l != nil && (c.link != l || l.quit):
 			c.mu.Unlock()
 			select { // it is about to end; another one will be started
 			case <-l.gone:
@@ -127,9 +127,12 @@ func (c *Client) begin(ctx context.Context, spec *isolation.Spec) (*run, error) 
 				r.startedAt = h.Started.At
 				r.started <- h.Started
 			}
-			if h.Exit != nil {
-				c.end(spec.ID, h.Exit, nil)
+			if h.Exit != nil || h.fault != nil {
+				c.end(spec.ID, h.Exit, h.fault)
 			}
+		} else if spec.Joins { // its keeper has died since
+			c.runs[spec.ID] = r
+			c.end(spec.ID, &isolation.Exit{Lost: true, StartedAt: r.startedAt, FinishedAt: r.startedAt}, nil)
 		} else if err := ctx.Err(); err != nil {
 			c.mu.Unlock()
 			return nil, err

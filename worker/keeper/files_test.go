@@ -34,7 +34,7 @@ func TestFewFiles(t *testing.T) {
 		ctx, end := context.WithCancel(t.Context())
 		for i := range programs {
 			s := b.confined(fmt.Sprintf("p%d-%d", round, i), `trap 'cat $OWN/scratch/file; exit 7' TERM; echo kept >$OWN/scratch/file; echo up; sleep 600 & wait`)
-			s.Grace = 10 * time.Second
+			s.Grace = time.Minute // on an emulated machine ten seconds were too few for sixty that end at once
 			ends.Go(func() {
 				exit, err := b.Run(ctx, s, nil)
 				if err != nil || exit.Code != 7 || exit.Stopped != isolation.Asked || exit.MemoryPeak == 0 {

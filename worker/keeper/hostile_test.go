@@ -3,6 +3,7 @@ package keeper
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,6 +122,35 @@ func memoryLimit(t *testing.T, b *bench) {
 	e, _ = b.shell("after", "true")
 	if e.Code != 0 || e.OOMKills != 0 || e.MemoryPeak > 16<<20 {
 		t.Errorf("the next one in the same group: %+v", e)
+	}
+}
+
+// TestHostOOM has the kernel kill a program though it is within its limit, for the group above has no memory left.
+func TestHostOOM(t *testing.T) {
+	t.Parallel()
+	b := sandboxed(t, nil)
+	bounded := false
+	b.beside([]isolation.Spec{b.confined("stays", "echo up; sleep 600")}, func() {
+		for _, between := range []string{"", "/*", "/*/*", "/*/*/*"} {
+			dirs, _ := filepath.Glob("/sys/fs/cgroup" + between + "/" + groupName(b.dir))
+			for _, dir := range dirs {
+				for _, file := range []string{"memory.limit_in_bytes", "memory.max"} {
+					bounded = os.WriteFile(filepath.Join(dir, file), []byte("50331648"), 0) == nil || bounded
+				}
+			}
+		}
+		for memory, host := range map[int64]bool{512 << 20: true, 32 << 20: false} {
+			if !bounded {
+				break
+			}
+			e, _ := b.shell(fmt.Sprint("hog", memory), "exec dd if=/dev/zero of=/dev/null bs=200M count=1", func(s *isolation.Spec) { s.Limits.Memory = memory })
+			if e.Signal != 9 || e.OOMKills < 1 || e.HostOOM != host {
+				t.Errorf("with a limit of %d: %+v", memory, e)
+			}
+		}
+	})
+	if !bounded {
+		need.Missing(t, "no group above can be bounded")
 	}
 }
 

@@ -23,6 +23,9 @@ type link struct {
 // byeLimit is how long a keeper that is about to end may still answer. It takes milliseconds unless the host is very busy.
 const byeLimit = 15 * time.Second
 
+// leaveLimit is how long one that does not answer is waited for by who is to stop; and one that cannot be reached, but runs.
+const leaveLimit = 5 * time.Second
+
 // connect returns the link to the keeper; where none lives it starts one, or returns nil.
 func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 	c.connecting.Lock()
@@ -37,9 +40,19 @@ func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 		return l, nil
 	}
 	var failure error
-	for end := time.Now().Add(byeLimit); time.Now().Before(end); { // a keeper that answers may be about to end
+	began := time.Now()
+	for time.Since(began) < byeLimit { // a keeper that answers may be about to end
 		conn, err := c.dial()
 		if err != nil { // nobody answers: then nobody lives, for a keeper answers from before it says that it is ready
+			if c.alive() { // unless it is about to end, its socket was removed, or we cannot open one
+				if time.Since(began) > leaveLimit {
+					return nil, fmt.Errorf("cannot reach the keeper of %s, which runs: %w; its workers are let run, and end when it is killed", c.config.Dir, err)
+				}
+				if err := pause(ctx); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			if err := c.sweep(); err != nil {
 				c.config.Log.Error("leftovers of a keeper that died", logkey.Err, err)
 			}
@@ -53,16 +66,24 @@ func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 				return nil, fmt.Errorf("cannot reach the keeper that was just started: %w", err)
 			}
 		}
-		if l, failure = c.welcome(conn); failure == nil {
+		if l, failure = c.welcome(ctx, conn); failure == nil {
 			return l, nil
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := pause(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return nil, failure
+}
+
+// pause waits a moment before the next try.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (c *Client) dial() (conn net.Conn, err error) {
@@ -74,12 +95,32 @@ func (c *Client) dial() (conn net.Conn, err error) {
 }
 
 // welcome reads what the keeper holds and begins to listen.
-func (c *Client) welcome(conn net.Conn) (*link, error) {
+func (c *Client) welcome(ctx context.Context, conn net.Conn) (*link, error) {
+	silent := time.AfterFunc(byeLimit, func() {
+		c.config.Log.Error("keeper does not answer: it is waited for, as its workers may run on", logkey.Path, c.config.Dir)
+	})
+	done := make(chan struct{})
+	defer close(done)
+	defer context.AfterFunc(ctx, func() { // what is to be stopped is joined first; but one that stands still is left
+		select {
+		case <-done:
+		case <-time.After(leaveLimit):
+			conn.Close()
+		}
+	})()
 	r := bufio.NewReader(conn)
-	hello, err := readFrame(r)
-	if err == nil && hello.Op != opHello {
-		err = fmt.Errorf("it said %q first", hello.Op)
+	var list []held
+	var err error
+	for more := true; more && err == nil; {
+		var hello *frame
+		if hello, err = readFrame(r); err == nil && hello.Op != opHello {
+			err = fmt.Errorf("it said %q first", hello.Op)
+		}
+		if err == nil {
+			list, more = append(list, hello.Held...), hello.More
+		}
 	}
+	silent.Stop()
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("cannot talk to the keeper: %w", err)
@@ -87,7 +128,7 @@ func (c *Client) welcome(conn net.Conn) (*link, error) {
 	l := &link{peer: newPeer(conn), gone: make(chan struct{})}
 	c.mu.Lock()
 	c.link = l
-	for _, h := range hello.Held {
+	for _, h := range list {
 		c.held[h.ID] = h
 	}
 	c.mu.Unlock()
@@ -131,6 +172,10 @@ func (c *Client) handle(l *link, f *frame) {
 			c.held[f.ID] = h
 		}
 	case opFailed:
+		if h, ok := c.held[f.ID]; ok && c.runs[f.ID] == nil { // for whoever joins it
+			h.fault = errors.New(f.Error)
+			c.held[f.ID] = h
+		}
 		c.end(f.ID, nil, errors.New(f.Error))
 	case opFreed:
 		if h, ok := c.held[f.ID]; ok && h.Exit != nil {

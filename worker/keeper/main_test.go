@@ -32,6 +32,12 @@ func TestMain(m *testing.M) {
 	case "stranger":
 		stranger(os.Args[1])
 		os.Exit(0)
+	case "passer":
+		passRoot(os.Args[1])
+		os.Exit(0)
+	case "taker":
+		takeRoot(os.Args[1])
+		os.Exit(0)
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("deaf")

@@ -26,7 +26,7 @@ type program struct {
 	grace   time.Duration
 	started isolation.Started
 	pid     int
-	// place is a small number that no other program has now. It chooses the user.
+	// place is a small number that no other program has now, or below 0 before it has one. It chooses the user.
 	place int
 	group *cgroup.Group // nil where there are none
 	// private is what it has of the file system to itself; nil where it sees the host's. own and carry are Private and
@@ -60,7 +60,7 @@ func (s *server) begin(spec *isolation.Spec) {
 		s.send(&frame{Op: opFailed, ID: spec.ID, Error: "cannot run it: the keeper holds another program with this id"})
 		return
 	}
-	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace,
+	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace, place: -1,
 		own: spec.Private, carry: spec.Carry, carryMax: spec.CarryMax}
 	s.programs[p.id] = p
 	s.spawning++
@@ -69,9 +69,7 @@ func (s *server) begin(spec *isolation.Spec) {
 
 func (s *server) run(p *program, spec *isolation.Spec) {
 	s.births <- struct{}{}
-	// Before the fork: a quick program has ended before we hear that it began.
-	begun := time.Now()
-	pid, err := s.fork(p, spec)
+	pid, begun, err := s.fork(p, spec)
 	<-s.births
 
 	s.mu.Lock()
@@ -98,8 +96,7 @@ func (s *server) run(p *program, spec *isolation.Spec) {
 			kill := p.kill
 			go s.stop(p, isolation.Asked, kill)
 		}
-		if early, ok := s.early[pid]; ok {
-			delete(s.early, pid)
+		if early, ok := s.takeEarly(pid); ok {
 			s.reaped(p, early)
 		}
 	}
@@ -108,8 +105,8 @@ func (s *server) run(p *program, spec *isolation.Spec) {
 	}
 }
 
-// fork prepares the program's files and group and forks it.
-func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
+// fork prepares the program's files and group and forks it. begun is when it was forked.
+func (s *server) fork(p *program, spec *isolation.Spec) (pid int, begun time.Time, err error) {
 	var files [3]*os.File
 	defer func() {
 		for i, f := range files {
@@ -126,14 +123,14 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 		stdin = os.DevNull
 	}
 	if files[0], err = os.OpenFile(stdin, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
-		return 0, fmt.Errorf("cannot open the standard input: %w", err)
+		return 0, begun, fmt.Errorf("cannot open the standard input: %w", err)
 	}
 	if p.out, files[1], err = s.pump.watch(spec.Stdout, spec.OutputMax); err != nil {
-		return 0, err
+		return 0, begun, err
 	}
 	if p.err, files[2] = p.out, files[1]; spec.Stderr != spec.Stdout {
 		if p.err, files[2], err = s.pump.watch(spec.Stderr, spec.OutputMax); err != nil {
-			return 0, err
+			return 0, begun, err
 		}
 	}
 	p.place = s.places.Lend()
@@ -146,27 +143,28 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, err error) {
 			limits.Closed = append(limits.Closed, cgroup.Device{Block: d.Block, Major: d.Major, Minor: d.Minor})
 		}
 		if p.group, err = s.groups.Lend(limits); err != nil {
-			return 0, err
+			return 0, begun, err
 		}
 		birth, join = p.group.Birth(), p.group.Join()
 	} else if len(spec.Closed) > 0 {
-		return 0, errors.New("cannot close devices to a program: there are no control groups here")
+		return 0, begun, errors.New("cannot close devices to a program: there are no control groups here")
 	}
 	p.private, err = s.spawner.Private(spec, p.place, process.Images{Dir: s.dir, Run: s.command})
 	if err == nil && p.private == nil {
 		err = s.spawner.Own(spec, p.place)
 	}
 	if err != nil {
-		return 0, err
+		return 0, begun, err
 	}
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
 	once := p.place >= s.kept
+	begun = time.Now() // before the fork: a quick program has ended before we hear that it began
 	pid, err = s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
 		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork, Once: once})
 	if err == nil && once && p.group != nil {
 		p.group.Once()
 	}
-	return pid, err
+	return pid, begun, err
 }
 
 // discard undoes what was prepared for a program that did not start.
@@ -291,7 +289,7 @@ func (s *server) finish(p *program, exit *isolation.Exit) {
 	if p.group != nil {
 		stuck = p.group.WaitEmpty(emptyLimit)
 		account := p.group.Account()
-		exit.OOMKills = account.OOMKills
+		exit.OOMKills, exit.HostOOM = account.OOMKills, account.Starved
 		if account.CPU > 0 {
 			exit.CPU = account.CPU
 		}

@@ -95,6 +95,11 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, fmt.Errorf("cannot become the parent of orphans: %w", err)
 	}
 	syscall.Umask(0o022)
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) { // by whoever started the manager, as nohup does: workers are not to inherit that, as they inherit no handler
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	// A worker's core dump is nobody's to read; limits are inherited.
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
@@ -206,27 +211,42 @@ func (s *server) serve(l net.Listener) error {
 // reap takes the status of every child that has ended: leaders, and orphans that came to us as the subreaper. To wait for
 // any child is right here and only here: this process has no other children.
 func (s *server) reap() {
-	for {
-		var st status
-		pid, err := syscall.Wait4(-1, &st.wait, syscall.WNOHANG, &st.usage)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return
-		}
-		st.at = time.Now()
-		s.mu.Lock()
-		if p := s.byPID[pid]; p != nil {
-			s.reaped(p, st)
-		} else if c := s.commands[pid]; c != nil {
-			delete(s.commands, pid)
-			c <- st
-		} else if s.spawning > 0 {
-			s.early[pid] = st
-		}
-		s.mu.Unlock()
+	for s.reapOne() {
 	}
+}
+
+func (s *server) reapOne() (more bool) {
+	s.mu.Lock() // so that what has been reaped is known to be
+	defer s.mu.Unlock()
+	var st status
+	pid, err := syscall.Wait4(-1, &st.wait, syscall.WNOHANG, &st.usage)
+	if err == syscall.EINTR {
+		return true
+	}
+	if err != nil || pid <= 0 {
+		return false
+	}
+	st.at = time.Now()
+	if p := s.byPID[pid]; p != nil {
+		s.reaped(p, st)
+	} else if c := s.commands[pid]; c != nil {
+		delete(s.commands, pid)
+		c <- st
+	} else if s.spawning > 0 {
+		s.early[pid] = st
+	}
+	return true
+}
+
+// takeEarly returns the status of a child that was reaped before its fork was noted. There may be one of an orphan that had the same PID
+// before: a child that is still there to be waited for has none. The lock is held.
+func (s *server) takeEarly(pid int) (st status, ok bool) {
+	st, ok = s.early[pid]
+	delete(s.early, pid)
+	if ok && unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil {
+		return status{}, false
+	}
+	return st, ok
 }
 
 // accept takes clients, one at a time: a new one takes over.
@@ -261,11 +281,13 @@ func (s *server) accept(l net.Listener) {
 			continue
 		}
 		s.client = p
-		hello := &frame{Op: opHello}
+		var list []held
 		for _, g := range s.programs {
-			hello.Held = append(hello.Held, held{ID: g.id, Note: g.note, Started: g.started, Exit: g.exit, Released: g.released})
+			list = append(list, held{ID: g.id, Note: g.note, Started: g.started, Exit: g.exit, Released: g.released})
 		}
-		p.send(hello)
+		for _, hello := range hellos(list, helloMost) {
+			p.send(hello)
+		}
 		s.mu.Unlock()
 		go s.listen(p)
 	}

@@ -23,6 +23,7 @@ type frame struct {
 	Exit    *isolation.Exit    `json:"exit,omitempty"`
 	Error   string             `json:"error,omitempty"`
 	Held    []held             `json:"held,omitempty"`
+	More    bool               `json:"more,omitempty"`
 }
 
 type op string
@@ -37,7 +38,7 @@ const (
 
 // What a keeper says.
 const (
-	opHello   op = "hello"   // Held; the first frame of a connection
+	opHello   op = "hello"   // Held; the first frame of a connection, and the next one after each that says More
 	opStarted op = "started" // ID, Started
 	opEnded   op = "ended"   // ID, Exit
 	opFailed  op = "failed"  // ID, Error: the keeper could not run it
@@ -54,10 +55,29 @@ type held struct {
 	Exit    *isolation.Exit   `json:"exit,omitempty"`
 	// Released says that it is held only for what is left of it.
 	Released bool `json:"released,omitempty"`
+	// fault is why it could not be begun, where its keeper has said so to a client that had not joined it yet.
+	fault error
 }
 
 // maxFrame bounds a frame in bytes: arguments and environment of a 16 MiB task, escaped, with room to spare.
 const maxFrame = 256 << 20
+
+// helloMost is of how many bytes the notes in one hello are at most, if they are several: together they may be more than a frame takes.
+const helloMost = 32 << 20
+
+// hellos are the first frames of a connection.
+func hellos(list []held, most int) []*frame {
+	last := &frame{Op: opHello}
+	all, size := []*frame{last}, 0
+	for _, h := range list {
+		if size += len(h.Note); size > most && len(last.Held) > 0 {
+			last.More, last, size = true, &frame{Op: opHello}, len(h.Note)
+			all = append(all, last)
+		}
+		last.Held = append(last.Held, h)
+	}
+	return all
+}
 
 func writeFrame(w io.Writer, f *frame) error {
 	body, err := json.Marshal(f)

@@ -84,7 +84,11 @@ export async function follow(path, signal, each, state = () => {}) {
       pause = 500;
       for await (const event of events(response.body)) {
         if (event.id) last = event.id;
-        each(event.name, JSON.parse(event.data));
+        try {
+          each(event.name, JSON.parse(event.data));
+        } catch (error) {
+          reportError(error); // the page's own fault is none of the connection
+        }
         if (event.name === "end") return;
       }
     } catch (error) {

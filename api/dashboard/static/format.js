@@ -45,7 +45,7 @@ export const clock = (t, seconds) => new Date(t).toLocaleTimeString("en-GB", {ho
 export const when = t => t ? new Date(t).toLocaleString("sv-SE") : "";
 
 // kinds are the colours of how a task stands; each has its word beside it.
-const kinds = {running: "accent", stopping: "warn", settling: "accent hollow", waiting: "warn", queued: "hollow", backing_off: "warn hollow",
+const kinds = {running: "accent", stopping: "warn", settling: "accent hollow", waiting: "warn", parked: "bad hollow", queued: "hollow", backing_off: "warn hollow",
   succeeded: "good", failed: "bad", cancelled: "", rejected: "bad hollow",
   free: "good", held: "accent", checking: "warn", quarantined: "bad", divided: "",
   serving: "good", unfit: "bad", draining: "warn", stopped: "bad"};

@@ -6,7 +6,7 @@ import {bytes, cores, label, number, percent, since, span} from "./format.js";
 import {load, throughput} from "./plot.js";
 import {pill, taskHref, taskTable} from "./rows.js";
 
-const ACTIVE = "v1/tasks?brief=1&limit=8&status=running,stopping,settling,waiting,queued,backing_off";
+const ACTIVE = "v1/tasks?brief=1&limit=8&status=running,stopping,settling,waiting,parked,queued,backing_off";
 const ENDED = "v1/tasks?brief=1&limit=8&status=ended";
 
 function figure(name, href) {
@@ -67,7 +67,7 @@ export function overview({live}) {
     // GPUs in quarantine are told by themselves, with the reason.
     const sick = (live.gpus?.gpus ?? []).filter(gpu => gpu.condition === "quarantined");
     const wrong = (info.quarantined ?? []).filter(w => !(sick.length && / GPUs /.test(w)));
-    const text = [info.state !== "serving" ? `This host is ${info.state}: it takes no new tasks.` : "", ...sick.map(gpu => `${gpuName(gpu)} is in quarantine: ${gpu.reason}.`), ...wrong.map(w => `In quarantine: ${w}`)].filter(Boolean).map(line);
+    const text = [info.state !== "serving" ? `This host is ${info.state}: it takes no new tasks.` : "", info.unfit ? `This host takes no tasks: ${info.unfit}.` : "", /, out of reach since /.test(info.queue) ? `${info.queue}.` : "", ...sick.map(gpu => `${gpuName(gpu)} is in quarantine: ${gpu.reason}.`), ...wrong.map(w => `In quarantine: ${w}`)].filter(Boolean).map(line);
     alerts.hidden = text.length === 0;
     if (alerts.textContent !== text.join("")) alerts.replaceChildren(text.length === 1 ? text[0] : el("ul", {}, text.map(t => el("li", {}, t))));
     drain.disabled = info.state !== "serving";

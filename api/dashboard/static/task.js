@@ -79,7 +79,7 @@ export function task({live, id}) {
     set(lead, sentence(line(x.sentence)));
     set(name, line(t.name));
     name.hidden = !t.name;
-    cancel.hidden = !["queued", "waiting", "running", "backing_off"].includes(t.status);
+    cancel.hidden = !["queued", "waiting", "parked", "running", "backing_off"].includes(t.status);
     factsCard.hidden = false;
     fill(facts, [
       ["Command", t.command, "mono wide"], ["Pool", `${t.pool} (${t.band || "normal"})`], [t.started_at ? "Has" : "Wants", asks(t)],
@@ -185,7 +185,7 @@ function fill(list, pairs) {
 }
 
 function attemptRow() {
-  const cells = ["", "", "right", "right", "", ""].map(c => el("td", {class: c}));
+  const cells = ["", "", "right", "right", "", "words"].map(c => el("td", {class: c}));
   const ended = pill("queued");
   cells[1].append(ended);
   const node = el("tr", {}, cells);

@@ -9,7 +9,7 @@ const LIMIT = 50;
 const shows = {
   all: ["All", ""],
   running: ["Running", "running,stopping,settling"],
-  waiting: ["Waiting", "waiting,queued,backing_off"],
+  waiting: ["Waiting", "waiting,parked,queued,backing_off"],
   ended: ["Ended", "ended"],
 };
 const states = ["succeeded", "failed", "cancelled", "rejected"];

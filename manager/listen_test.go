@@ -1,0 +1,94 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly/mayfly/queue"
+)
+
+// news is what other hosts say: results, and questions.
+type news struct {
+	results   chan queue.Result
+	questions chan queue.Question
+}
+
+func (news) Cancels() <-chan queue.Cancellation { return nil }
+func (n news) Replies() <-chan queue.Result     { return n.results }
+func (n news) Questions() <-chan queue.Question { return n.questions }
+func (news) Offers() <-chan queue.Offer         { return nil }
+func (news) Hellos() <-chan queue.Hello         { return nil }
+func (news) Joined() <-chan struct{}            { return nil }
+
+// slow is a history that keeps what it is given when it has got so much, as one commit.
+type slow struct {
+	*memory
+	all sync.WaitGroup
+}
+
+func (h *slow) Put(r Record) error {
+	h.all.Done()
+	h.all.Wait()
+	return h.memory.Put(r)
+}
+
+// TestLearnMany has the results of many tasks come that were submitted here: they are kept together, and others are answered meanwhile.
+func TestLearnMany(t *testing.T) {
+	t.Parallel()
+	h := &slow{}
+	h.all.Add(learnMost)
+	f := &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
+	b := newBenchWith(t, func(_ *Config, s *Services) { h.memory, s.History, s.Fleet = s.History.(*memory), h, f })
+	n := news{make(chan queue.Result), make(chan queue.Question)}
+	ctx, stop := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { b.Listen(ctx, n) })
+	defer listening.Wait()
+	defer stop()
+	b.Joined()
+	next(t, f.hellos)
+	result := func(id string) queue.Result {
+		return queue.Result{ID: id, Host: "o", State: queue.Succeeded, Attempt: 1}
+	}
+	for range learnMost - 1 {
+		select {
+		case n.results <- result("t"):
+		case <-time.After(30 * time.Second):
+			h.all.Add(-learnMost)
+			t.Fatal("one is kept after the other")
+		}
+	}
+	n.questions <- queue.Question{ID: "q", From: "o", Pool: "default", Purpose: queue.ToAdopt, Surely: true, Fingerprint: make([]byte, 16)}
+	if o := next(t, f.offered); !o.Lacks {
+		t.Errorf("%+v", o)
+	}
+	n.results <- result("last")
+	if _, err := b.Wait(t.Context(), "last"); err != nil {
+		t.Error(err)
+	}
+}
+
+// unable is a queue that takes nothing.
+type unable struct{}
+
+func (unable) Publish(context.Context, queue.Message) error { return errors.New("out of reach") }
+
+// TestSubmittedInVain submits a task again, which does not get into the queue: the result of the first is shown.
+func TestSubmittedInVain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(s *Services) { s.Publisher = unable{} })
+	if err := b.history.Put(settledRecord(time.Now(), queue.Succeeded)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Submit(t.Context(), []byte(`{"id": "t", "command": ["true"]}`), ""); err == nil {
+		t.Fatal("it was submitted")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if v, err := b.Wait(ctx, "t"); err != nil || v.Result == nil {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
