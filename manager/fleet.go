@@ -18,7 +18,7 @@ import (
 // nobody tells all others how it is. Who comes (back) says hello, and is asked what is still open: so no question is lost.
 const (
 	// adoptTime is how long a message that was delivered before waits for the host that has it. Such a host may have lost its connection, and
-	// makes a new one within half a minute at worst: the longest wait between two tries is 10 s, and a dial may take as long. Who may not go on
+	// makes a new one within half a minute at worst: the longest wait between two tries is 2 s, 10 s where the broker refuses it, and a dial may take as long. Who may not go on
 	// without the broker has stopped its workers by then (see lost.go).
 	adoptTime = 30 * time.Second
 	// loneTime is the same where no other host was ever heard of: the others answer the first hello at once.
@@ -251,8 +251,10 @@ func (m *Manager) step(q *inquiry) {
 	if m.others.inquiries[q.question.ID] != q {
 		return
 	}
-	first := m.othersFirst(q)
+	adopts, first := q.question.Purpose == queue.ToAdopt, m.othersFirst(q)
 	switch {
+	case adopts && !q.entry.atHand(): // its message has gone to another host, and those that did not answer may not have been heard for that
+		m.schedule() // which lets it go
 	case q.good() || len(q.offers) > 0 && !q.until.IsZero():
 		m.decide(q)
 	case q.putAt.IsZero():
@@ -267,6 +269,9 @@ func (m *Manager) step(q *inquiry) {
 		m.pose(q, m.adoptTime())
 	case first > 0:
 		q.timer.Reset(first)
+	case adopts && len(q.offers) == 0 && m.unsure(): // what was said to this host may be on its way still
+		m.prove()
+		q.timer.Reset(answerTime)
 	case q.until.IsZero() && m.widen(q): // those few could not; others may
 		m.pose(q, m.patience(&q.question))
 	case len(q.offers) > 0 || m.hopeless(q) || q.question.Refused && !q.question.Surely:

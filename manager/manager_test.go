@@ -369,20 +369,16 @@ func TestUnsettled(t *testing.T) {
 			b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
 		}
 	}
-	b.until("the last ones wait", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == unconfirmedMax+more })
-	list, err := b.List(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	waiting := 0
-	for _, v := range list {
-		if v.Status == Waiting && strings.HasPrefix(v.Reason, "waits until results are settled") {
-			waiting++
+	b.until("the last ones wait for settlements", func() bool {
+		list, _ := b.List(t.Context(), 0)
+		waiting := 0
+		for _, v := range list {
+			if v.Status == Waiting && strings.HasPrefix(v.Reason, "waits until results are settled") {
+				waiting++
+			}
 		}
-	}
-	if waiting != more {
-		t.Errorf("%d tasks wait for settlements, want %d", waiting, more)
-	}
+		return len(list) == unconfirmedMax+more && waiting == more
+	})
 	close(gate)
 	for range more {
 		b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}

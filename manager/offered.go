@@ -78,10 +78,12 @@ func (m *Manager) lacks(q *inquiry, o queue.Offer) {
 	}
 }
 
-// unsay forgets that a host cannot take the task, or has not begun it: it is asked again.
-func (q *inquiry) unsay(host string) {
+// unsay forgets that a host cannot take the task, or has not begun it: it is asked again. It reports whether that host had said so.
+func (q *inquiry) unsay(host string) (had bool) {
+	had = slices.Contains(q.lack, host)
 	other := func(h string) bool { return h == host }
 	q.lack, q.never = slices.DeleteFunc(q.lack, other), slices.DeleteFunc(q.never, other)
+	return had
 }
 
 // hopeless reports whether it is in vain to wait for an offer: every host that this one knows has said that it can never take the task. What is too large for

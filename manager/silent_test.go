@@ -81,6 +81,82 @@ func TestKnownFromBefore(t *testing.T) {
 	})
 }
 
+// TestOutOfReachItself has a host ask who has begun a task, and lose its connection: those that it has not heard are not forgotten for that, for it would not wait for them when the
+// message comes back.
+func TestOutOfReachItself(t *testing.T) {
+	for _, away := range []bool{true, false} {
+		simulate(t, func(c *Config) { c.KnownHosts = map[string][]string{"o": {"default"}} }, func(h *host) {
+			var kept []map[string][]string
+			h.KeepHosts = func(now map[string][]string) { kept = append(kept, maps.Clone(now)) }
+			h.Fleet = mute{}
+			h.Joined()
+			send := func() *delivery {
+				d := newDelivery(queue.Message{Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
+				h.source.deliveries <- d
+				synctest.Wait()
+				return d
+			}
+			d := send()
+			time.Sleep(adoptTime - time.Second)
+			if away {
+				close(d.lost)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if away != (len(kept) == 0) {
+				t.Errorf("away %t: kept %v", away, kept)
+			}
+			if !away {
+				h.started("t", int(adoptTime/time.Second))
+				return
+			}
+			if list, _ := h.List(t.Context(), 0); len(list) > 0 {
+				t.Errorf("it still has %+v", list)
+			}
+			send()
+			time.Sleep(adoptTime - time.Second)
+			h.started("t", -1)
+			time.Sleep(2 * time.Second)
+			h.started("t", 2*int(adoptTime/time.Second)+1)
+		})
+	}
+}
+
+// TestAnswerOnItsWay has a host's connection stand still while it asks who has begun a task: when that goes on, the answer comes, and is heard before anything is decided.
+func TestAnswerOnItsWay(t *testing.T) {
+	simulate(t, nil, func(h *host) {
+		heard, goesOn := time.Now(), make(chan struct{})
+		h.Heard = func() time.Time { return heard }
+		h.Prove = func(ctx context.Context) error {
+			select {
+			case <-goesOn:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		f := &talkative{}
+		h.Fleet = f
+		h.Joined()
+		h.Greeted(queue.Hello{Host: "o", Pools: []string{"default"}, Back: true})
+		d := newDelivery(queue.Message{MessageID: "t", Body: []byte(`{"command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
+		h.source.deliveries <- d
+		time.Sleep(adoptTime + 5*time.Second)
+		synctest.Wait()
+		if n := len(h.others.known); n != 1 {
+			t.Errorf("%d hosts are known", n)
+		}
+		close(goesOn)
+		time.Sleep(10 * time.Millisecond)
+		h.Offered(queue.Offer{Question: f.list()[0].ID, Host: "o", Has: true})
+		time.Sleep(time.Second)
+		h.started("t", -1)
+		if v := <-d.verdicts; v.Action != queue.Forward || v.Host != "o" {
+			t.Errorf("verdict: %+v", v)
+		}
+	})
+}
+
 // mute is a fleet of which nobody answers.
 type mute struct{}
 

@@ -37,8 +37,8 @@ func (m *Manager) answerWonder(q *queue.Question) {
 	w := &wonder{question: *q, heardAt: now, until: now.Add(wonderTime)}
 	m.others.wonders = append(m.others.wonders, w)
 	for _, e := range m.waiting {
-		if e.adopting() && asksFor(q, &e.attempt) && before(q, &e.inquiry.question) {
-			e.inquiry.unsay(q.From) // what it has said to ours it said in an earlier life
+		if e.adopting() && asksFor(q, &e.attempt) && before(q, &e.inquiry.question) && e.inquiry.unsay(q.From) {
+			m.put(e.inquiry.question, q.From) // what it has said to ours it said in an earlier life, or this is an old question that comes late
 		}
 	}
 	m.sayWho(w)

@@ -37,7 +37,7 @@ const (
 // The waits between two tries to connect, and to publish what the broker had no room for.
 const (
 	backoffMin = 100 * time.Millisecond
-	backoffMax = 10 * time.Second
+	backoffMax = 3 * time.Second
 )
 
 // Client submits tasks and receives their results by one connection, which it makes anew after each loss. All methods may be
@@ -249,9 +249,7 @@ func (c *Client) run(s *session) {
 			s.remove(c.queue)
 		}
 		c.withdraw(s, err)
-		if time.Since(began) > backoffMax { // else it may be ours what ends connections
-			wait = backoffMin
-		}
+		wait = max(backoffMin, wait-time.Since(began)) // it may be ours what ends connections
 		if s = c.reconnect(&wait); s != nil {
 			c.offer(s)
 		}

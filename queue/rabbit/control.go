@@ -47,9 +47,7 @@ func (c *Client) hear(ctx context.Context) {
 			signal(c.joined)
 			c.listen(ctx, ear)
 			ear.close()
-			if time.Since(began) > backoffMax {
-				wait = 0
-			}
+			wait.held(began)
 		} else if !s.conn.IsClosed() && err.Error() != complaint {
 			complaint = err.Error()
 			c.log.Error("could not listen to other hosts, trying again", keyHost, c.host, keyErr, err)

@@ -14,10 +14,13 @@ import (
 	"github.com/mayfly/mayfly/queue"
 )
 
-// The waits between two tries to connect, jittered.
+// The waits between two tries, jittered.
 const (
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
+	// awayMax is the longest between two tries to connect where nobody is there, which costs no broker anything: hosts that come back long after their broker, and at very different
+	// times, keep those waiting that want to know from all of them what they have begun.
+	awayMax = 2 * time.Second
 )
 
 // answerLimit is how long a broker may leave a request or a message without an answer before this side goes to another of its nodes, or makes a new
@@ -29,10 +32,16 @@ const answerLimit = 30 * time.Second
 type backoff time.Duration
 
 // next returns the next wait: twice the last one, between its half and its whole so that hosts spread out.
-func (b *backoff) next() time.Duration {
-	*b = min(max(*b*2, backoff(backoffMin)), backoff(backoffMax))
+func (b *backoff) next() time.Duration { return b.upTo(backoffMax) }
+
+// upTo is next where that is at most so long.
+func (b *backoff) upTo(longest time.Duration) time.Duration {
+	*b = min(max(*b*2, backoff(backoffMin)), backoff(longest))
 	return time.Duration(*b)/2 + rand.N(time.Duration(*b)/2)
 }
+
+// held makes the next wait shorter by as long as what was tried has held: it may be ours what ends it, and what ends at once is not to be tried again and again.
+func (b *backoff) held(since time.Time) { *b = max(0, *b-backoff(time.Since(since))) }
 
 // sleep waits for d or for the end of ctx, whose error it returns.
 func sleep(ctx context.Context, d time.Duration) error {
@@ -116,15 +125,17 @@ func (l *link) run(ctx context.Context, first *session, addr string) {
 				if ctx.Err() == nil {
 					l.report(l.role, nil, addr, err)
 				}
-				_ = sleep(ctx, wait.next())
+				longest := awayMax
+				if no := (refused{}); errors.As(err, &no) {
+					longest = backoffMax
+				}
+				_ = sleep(ctx, wait.upTo(longest))
 				continue
 			}
 		}
 		began := time.Now()
 		l.report(l.role, nil, addr, l.serve(ctx, s, addr))
-		if time.Since(began) > backoffMax {
-			wait = 0
-		}
+		wait.held(began)
 		_ = sleep(ctx, wait.next())
 	}
 }

@@ -90,9 +90,7 @@ func (p *publisher) run(ctx context.Context) {
 		if err == nil {
 			began := time.Now()
 			err = p.serve(ctx, o, &alarm)
-			if time.Since(began) > backoffMax {
-				wait = 0
-			}
+			wait.held(began)
 		}
 		p.explain(err)
 		if isCode(err, amqp.NotFound) {
