@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,37 +54,45 @@ func BenchmarkThroughput(b *testing.B) {
 	})
 }
 
-// bareLoop is what people write: four workers, each receives, executes, publishes the result, waits for its confirm, acknowledges.
+// bareLoop is what people write: four workers, each receives, executes, publishes the result, waits for its confirm, acknowledges. Its results go where the manager's do, to the
+// same consumer.
 func bareLoop(b *testing.B, url string) time.Duration {
 	must := func(err error) {
 		if err != nil {
 			b.Fatal(err)
 		}
 	}
+	p := newProducer(b, url)
 	conn, err := amqp.Dial(url)
 	must(err)
 	defer conn.Close()
 	ch, err := conn.Channel()
 	must(err)
-	for _, name := range []string{"in", "out"} {
-		_, err = ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
-		must(err)
-	}
+	_, err = ch.QueueDeclare("in", true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
+	must(err)
 	must(ch.Confirm(false))
 	fill(b, ch, "", "in")
 	must(ch.Qos(16, 0, false))
 	in, err := ch.Consume("in", "", false, false, false, false, nil)
 	must(err)
-	begin := time.Now()
 	var group sync.WaitGroup
 	work := make(chan amqp.Delivery)
 	for range 4 {
 		group.Go(func() {
 			for d := range work {
-				if err := exec.Command("/bin/true").Run(); err != nil {
+				var task struct {
+					ID      string
+					Command []string
+				}
+				if err := json.Unmarshal(d.Body, &task); err != nil {
+					b.Error(err)
+					continue
+				}
+				if err := exec.Command(task.Command[0], task.Command[1:]...).Run(); err != nil {
 					b.Error(err)
 				}
-				c, err := ch.PublishWithDeferredConfirm("", "out", false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(`{"exit_code": 0}`)})
+				c, err := ch.PublishWithDeferredConfirm("mayfly.results", "default."+task.ID, false, false,
+					amqp.Publishing{DeliveryMode: amqp.Persistent, Body: fmt.Appendf(nil, `{"id": %q, "pool": "default", "state": "succeeded", "exit_code": 0}`, task.ID)})
 				if err == nil {
 					c.Wait()
 					err = d.Ack(false)
@@ -94,12 +103,17 @@ func bareLoop(b *testing.B, url string) time.Duration {
 			}
 		})
 	}
-	for range batch {
-		work <- <-in
-	}
-	close(work)
+	group.Go(func() {
+		for range batch {
+			work <- <-in
+		}
+		close(work)
+	})
+	took := p.batchTakes()
 	group.Wait()
-	return time.Since(begin)
+	p.forget()
+	p.conn.Close()
+	return took
 }
 
 // fill publishes a batch of tasks, confirmed.

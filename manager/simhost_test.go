@@ -112,7 +112,7 @@ func (h *simHost) live() {
 func (l *simLife) connect(ctx context.Context) {
 	b := l.host.broker
 	for ctx.Err() == nil {
-		wait(ctx, b.between(5*time.Millisecond, time.Second))
+		wait(ctx, b.between(5*time.Millisecond, 2*time.Second))
 		b.Lock()
 		if !b.up || time.Now().Before(l.host.downUntil) || l.isDead() {
 			b.Unlock()
