@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -109,6 +110,10 @@ func (m *Manager) explainFleet(ctx context.Context, id string, x Explanation, un
 	}
 	q := queue.Question{Purpose: queue.ToExplain, TaskID: id, Message: msg, Pool: msg.Pool}
 	offers, err := m.pollAll(ctx, q)
+	if err != nil && unknown == nil { // what this host knows is something
+		x.Sentence += "; " + err.Error()
+		return x, nil
+	}
 	if err != nil {
 		return x, err
 	}
@@ -203,6 +208,9 @@ func (m *Manager) pollAll(ctx context.Context, q queue.Question) ([]queue.Offer,
 	for _, pool := range pools {
 		q.Pool = pool
 		if err := m.Fleet.Ask(ctx, q, ""); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("nothing was confirmed in time by %s", m.QueueState())
+			}
 			return nil, fmt.Errorf("cannot ask the other hosts: %w", err)
 		}
 	}

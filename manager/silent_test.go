@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -110,7 +111,7 @@ func TestOutOfReachItself(t *testing.T) {
 				h.started("t", int(adoptTime/time.Second))
 				return
 			}
-			if list, _ := h.List(t.Context(), 0); len(list) > 0 {
+			if list, _ := h.List(context.Background(), 0); len(list) > 0 {
 				t.Errorf("it still has %+v", list)
 			}
 			send()
@@ -220,5 +221,26 @@ func TestAskedLate(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		h.started("t", int(3*adoptTime/time.Second)+1)
+	})
+}
+
+// TestToldOutOfReach has a person ask for other hosts while the queue is out of reach: that is what is told, with what this host knows itself.
+func TestToldOutOfReach(t *testing.T) {
+	simulate(t, nil, func(h *host) {
+		h.Fleet = &speechless{open: make(chan struct{})}
+		h.QueueState = func() string { return "RabbitMQ at b:5672, out of reach since noon" }
+		const want = "cannot ask the other hosts: nothing was confirmed in time by RabbitMQ at b:5672, out of reach since noon"
+		if _, err := h.Hosts(context.Background()); err == nil || err.Error() != want {
+			t.Errorf("hosts: %v", err)
+		}
+		h.source.deliveries <- newDelivery(queue.Message{Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
+		synctest.Wait()
+		x, err := h.Explain(context.Background(), "t")
+		if err != nil || !strings.Contains(x.Sentence, "was delivered before") || !strings.HasSuffix(x.Sentence, "; "+want) {
+			t.Errorf("explained: %+v, %v", x, err)
+		}
+		if _, err := h.Explain(context.Background(), "u"); err == nil || err.Error() != want {
+			t.Errorf("explained: %v", err)
+		}
 	})
 }
