@@ -95,6 +95,8 @@ func (m *Manager) explainHeld(e *entry) Explanation {
 		x.Sentence = "this host is " + m.state + " and starts no tasks: it goes back to the queue"
 	case e.status == Waiting && e.reason == "":
 		x.Sentence = "it is about to start"
+	case e.status == Waiting && e.adopting():
+		x.Sentence = "it " + m.heldReason(e) + m.unheard(e.inquiry)
 	case e.status == Waiting:
 		x.Sentence = "it " + e.reason
 	case e.status == Running && e.pid == 0 && e.startedAt.IsZero():

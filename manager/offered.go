@@ -2,6 +2,7 @@ package manager
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
@@ -103,6 +104,16 @@ func (m *Manager) all(q *inquiry, answered []string) bool {
 		}
 	}
 	return q.question.Surely
+}
+
+// unheard names the hosts that a question waits for, for people; up to greetedBy are known by name. The lock is held.
+func (m *Manager) unheard(q *inquiry) string {
+	hosts := slices.DeleteFunc(m.expected(q), func(host string) bool { return slices.Contains(q.lack, host) })
+	if !q.question.Surely || len(hosts) == 0 {
+		return ""
+	}
+	slices.Sort(hosts)
+	return "; no answer yet of " + strings.Join(hosts, ", ")
 }
 
 // expected lists the known hosts that a question goes to. The lock is held.

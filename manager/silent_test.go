@@ -244,3 +244,21 @@ func TestToldOutOfReach(t *testing.T) {
 		}
 	})
 }
+
+// TestWhoIsAwaited has a task wait for hosts that may have begun it: explain names those that have not answered.
+func TestWhoIsAwaited(t *testing.T) {
+	simulate(t, func(c *Config) {
+		c.KnownHosts = map[string][]string{"o1": {"default"}, "o2": {"default"}, "o3": {"default"}, "p": {"other"}}
+	}, func(h *host) {
+		f := &talkative{}
+		h.Fleet = f
+		h.Joined()
+		h.source.deliveries <- newDelivery(queue.Message{Body: []byte(`{"id": "t", "command": ["x"]}`), Redelivered: true, Turns: []int{0, 1}})
+		synctest.Wait()
+		h.Offered(queue.Offer{Question: f.list()[0].ID, Host: "o2", Lacks: true})
+		x, err := h.Explain(context.Background(), "t")
+		if want := "it was delivered before: waits for the host that may have begun it; no answer yet of o1, o3"; err != nil || x.Sentence != want {
+			t.Errorf("explained: %q, %v", x.Sentence, err)
+		}
+	})
+}
