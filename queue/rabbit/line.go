@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -12,7 +13,10 @@ import (
 // line is one channel of a lane. It is born with a consumer of a fixed prefetch; without one it is retired and lives on for
 // as long as deliveries that came by it are unsettled.
 type line struct {
-	ch       *amqp.Channel
+	ch *amqp.Channel
+	// calls is held while an answer of the broker is awaited on the channel: two who wait for one each may get each other's, and when the second one does not come, because the channel
+	// is closed by then, one waits as long as the connection lives, with what it holds.
+	calls    sync.Mutex
 	user     string
 	consumer string
 	drained  chan struct{} // closed when the consumer's deliveries have all been taken
@@ -40,11 +44,13 @@ func (s *source) open(l *lane, sess *session, prefetch int) error {
 	l.lines = append(l.lines, ln)
 	s.mu.Unlock()
 	s.wg.Go(func() { s.watch(l, ln, sess, closed, cancelled) })
-	err = ch.Qos(prefetch, 0, false)
 	var deliveries <-chan amqp.Delivery
-	if err == nil {
-		deliveries, err = ch.Consume(l.queue, ln.consumer, false, false, false, false, nil)
-	}
+	err = ln.call(func() (err error) {
+		if err = ch.Qos(prefetch, 0, false); err == nil {
+			deliveries, err = ch.Consume(l.queue, ln.consumer, false, false, false, false, nil)
+		}
+		return err
+	})
 	if err != nil {
 		s.drop(l, ln)
 		return err
@@ -58,9 +64,19 @@ func (s *source) open(l *lane, sess *session, prefetch int) error {
 	return nil
 }
 
+// call asks the broker something on the line's channel. One at a time does.
+func (ln *line) call(ask func() error) error {
+	ln.calls.Lock()
+	defer ln.calls.Unlock()
+	return ask()
+}
+
+// close closes the line's channel: the broker delivers what it holds again.
+func (ln *line) close() { _ = ln.call(ln.ch.Close) }
+
 // retire ends a line's consumer. What it holds stays; a line that cannot even be told to stop is dropped.
 func (s *source) retire(l *lane, ln *line) {
-	if err := ln.ch.Cancel(ln.consumer, false); err != nil {
+	if err := ln.call(func() error { return ln.ch.Cancel(ln.consumer, false) }); err != nil {
 		s.drop(l, ln)
 		return
 	}
@@ -73,7 +89,7 @@ func (s *source) retire(l *lane, ln *line) {
 // drop gives up a line: the broker delivers what was unsettled again.
 func (s *source) drop(l *lane, ln *line) {
 	s.lose(l, ln)
-	_ = ln.ch.Close()
+	ln.close()
 }
 
 // shut gives up all lines of a lane.
@@ -128,7 +144,7 @@ func (s *source) watch(l *lane, ln *line, sess *session, closed chan *amqp.Error
 		// The broker has ended the consumer: the queue was deleted, or (from 4.3) an acknowledgement came too late. With
 		// the channel all that it held goes back, so that nothing is settled that the broker has given to another.
 		n := s.lose(l, ln)
-		_ = ln.ch.Close()
+		ln.close()
 		// Before 4.3 a late acknowledgement closes the channel instead, and without a delivery none can be late.
 		if n > 0 && atLeast(s.client.version(), 4, 3) && s.exists(sess, l.queue) {
 			s.client.log.Error("lost deliveries: RabbitMQ ended the consumer, most likely because a task ran for longer than its "+

@@ -60,7 +60,7 @@ func (s *source) regulate(ctx context.Context, sess *session, now time.Time) tim
 	s.mu.Lock()
 	for _, l := range s.lanes {
 		for _, ln := range l.finished() {
-			s.wg.Go(func() { _ = ln.ch.Close() })
+			s.wg.Go(ln.close)
 		}
 	}
 	changes, next := s.plan(now)
