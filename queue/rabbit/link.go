@@ -34,7 +34,7 @@ type backoff time.Duration
 // next returns the next wait: twice the last one, between its half and its whole so that hosts spread out.
 func (b *backoff) next() time.Duration { return b.upTo(backoffMax) }
 
-// upTo is next where that is at most so long.
+// upTo is next with another longest wait.
 func (b *backoff) upTo(longest time.Duration) time.Duration {
 	*b = min(max(*b*2, backoff(backoffMin)), backoff(longest))
 	return time.Duration(*b)/2 + rand.N(time.Duration(*b)/2)
