@@ -63,6 +63,15 @@ func ask(t *testing.T, server *httptest.Server, method, path, body string) (int,
 	if err != nil {
 		t.Fatal(err)
 	}
+	status, text := send(t, server, req)
+	var f failure
+	_ = json.Unmarshal(text, &f) // what is no failure has none of its fields
+	return status, f
+}
+
+// send sends a request and returns the status and the whole answer.
+func send(t *testing.T, server *httptest.Server, req *http.Request) (int, []byte) {
+	t.Helper()
 	resp, err := server.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -72,9 +81,7 @@ func ask(t *testing.T, server *httptest.Server, method, path, body string) (int,
 	if err != nil {
 		t.Fatal(err)
 	}
-	var f failure
-	_ = json.Unmarshal(text, &f) // what is no failure has none of its fields
-	return resp.StatusCode, f
+	return resp.StatusCode, text
 }
 
 // TestBatchGoesOn has a batch with lines that are too long go on behind them.

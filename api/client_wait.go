@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/manager"
 )
 
@@ -71,13 +72,13 @@ func (c *Client) UntilGone(ctx context.Context) error {
 		case err == nil && began == nil:
 			began = &info.StartedAt
 		case err == nil: // the stream broke off
-			pause(ctx, goneLook)
+			_ = pause.For(ctx, goneLook)
 		case errors.As(err, new(*gone)):
 			return nil
 		case errors.As(err, &refused) && (refused.Status == http.StatusBadGateway || refused.Status == http.StatusServiceUnavailable): // it ends, or a proxy finds nobody
 			return nil
 		case errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests:
-			pause(ctx, goneLook)
+			_ = pause.For(ctx, goneLook)
 			continue
 		default:
 			return fmt.Errorf("cannot tell whether the manager has ended: %w", err)
@@ -86,13 +87,5 @@ func (c *Client) UntilGone(ctx context.Context) error {
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}
-	}
-}
-
-// pause waits, unless ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }

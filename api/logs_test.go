@@ -1,7 +1,6 @@
 package api
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -93,15 +92,7 @@ func TestEventsGoOn(t *testing.T) {
 		}
 		req.Header.Set("Accept", "text/event-stream")
 		req.Header.Set("Last-Event-ID", last)
-		resp, err := server.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, text := send(t, server, req)
 		return string(text)
 	}
 	first := events("")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly/mayfly/api"
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -118,7 +119,7 @@ func (a *awaited) take() (id string, ok bool) {
 
 // look puts those ahead that have just ended, until ctx ends.
 func (a *awaited) look(ctx context.Context) {
-	for mark := ""; ctx.Err() == nil; pause(ctx, lookPause) {
+	for mark := ""; ctx.Err() == nil; _ = pause.For(ctx, lookPause) {
 		a.mu.Lock()
 		n := len(a.idle)
 		a.mu.Unlock()
@@ -180,7 +181,7 @@ func (a *awaited) one(ctx context.Context) bool {
 	var refused *api.Error
 	tooOften := errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests
 	if tooOften {
-		pause(ctx, waitTurn)
+		_ = pause.For(ctx, waitTurn)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -219,13 +220,5 @@ func (a *awaited) next(ctx context.Context) (id string, turn, ok bool) {
 func (a *awaited) fail(err error) {
 	if a.first == nil {
 		a.first = err
-	}
-}
-
-// pause waits, unless ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }

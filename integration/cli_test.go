@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -314,7 +315,13 @@ func TestInterrupt(t *testing.T) {
 			if err := waits.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(300 * time.Millisecond) // as above
+			h.until("it has asked the manager, its handler being set by then", func() bool {
+				files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", waits.Process.Pid))
+				return slices.ContainsFunc(files, func(file string) bool {
+					target, _ := os.Readlink(file)
+					return strings.HasPrefix(target, "socket:")
+				})
+			})
 			if err := waits.Process.Signal(syscall.SIGINT); err != nil {
 				t.Fatal(err)
 			}

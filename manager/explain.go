@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
@@ -96,7 +97,10 @@ func (m *Manager) explainHeld(e *entry) Explanation {
 	case e.status == Waiting && e.reason == "":
 		x.Sentence = "it is about to start"
 	case e.status == Waiting && e.adopting():
-		x.Sentence = "it " + m.heldReason(e) + m.unheard(e.inquiry)
+		x.Sentence = "it " + m.heldReason(e)
+		if hosts := m.unheard(e.inquiry, e.inquiry.lack); e.inquiry.question.Surely && len(hosts) > 0 { // few are known by name
+			x.Sentence += "; no answer yet of " + strings.Join(hosts, ", ")
+		}
 	case e.status == Waiting:
 		x.Sentence = "it " + e.reason
 	case e.status == Running && e.pid == 0 && e.startedAt.IsZero():

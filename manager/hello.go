@@ -134,10 +134,8 @@ func (m *Manager) forgetSilent(q *inquiry) {
 	if !q.question.Surely { // not all were to answer
 		return
 	}
-	for _, host := range m.expected(q) {
-		if !slices.Contains(q.lack, host) {
-			m.Log.Info("host does not answer any more", logkey.Host, host)
-			m.forgetHost(host)
-		}
+	for _, host := range m.unheard(q, q.lack) {
+		m.Log.Info("host does not answer any more", logkey.Host, host)
+		m.forgetHost(host)
 	}
 }

@@ -2,7 +2,6 @@ package manager
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/mayfly/mayfly/internal/logkey"
 	"github.com/mayfly/mayfly/queue"
@@ -98,30 +97,16 @@ func (m *Manager) allLack(q *inquiry) bool { return m.all(q, q.lack) }
 
 // all reports whether every host that this one knows is one of those that have answered. The lock is held.
 func (m *Manager) all(q *inquiry, answered []string) bool {
-	for _, host := range m.expected(q) {
-		if !slices.Contains(answered, host) {
-			return false
-		}
-	}
-	return q.question.Surely
+	return q.question.Surely && len(m.unheard(q, answered)) == 0
 }
 
-// unheard names the hosts that a question waits for, for people; up to greetedBy are known by name. The lock is held.
-func (m *Manager) unheard(q *inquiry) string {
-	hosts := slices.DeleteFunc(m.expected(q), func(host string) bool { return slices.Contains(q.lack, host) })
-	if !q.question.Surely || len(hosts) == 0 {
-		return ""
-	}
-	slices.Sort(hosts)
-	return "; no answer yet of " + strings.Join(hosts, ", ")
-}
-
-// expected lists the known hosts that a question goes to. The lock is held.
-func (m *Manager) expected(q *inquiry) (hosts []string) {
+// unheard lists the known hosts that a question goes to and that are not among those that have answered. The lock is held.
+func (m *Manager) unheard(q *inquiry, answered []string) (hosts []string) {
 	for host, pools := range m.others.known {
-		if len(pools) == 0 || slices.Contains(pools, q.question.Pool) {
+		if (len(pools) == 0 || slices.Contains(pools, q.question.Pool)) && !slices.Contains(answered, host) {
 			hosts = append(hosts, host)
 		}
 	}
+	slices.Sort(hosts)
 	return hosts
 }

@@ -7,6 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -52,7 +53,7 @@ func (c *Client) hear(ctx context.Context) {
 			complaint = err.Error()
 			c.log.Error("could not listen to other hosts, trying again", keyHost, c.host, keyErr, err)
 		}
-		_ = sleep(ctx, wait.next())
+		_ = pause.For(ctx, wait.next())
 	}
 }
 

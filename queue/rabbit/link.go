@@ -11,6 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -42,18 +43,6 @@ func (b *backoff) upTo(longest time.Duration) time.Duration {
 
 // held makes the next wait shorter by as long as what was tried has held: it may be ours what ends it, and what ends at once is not to be tried again and again.
 func (b *backoff) held(since time.Time) { *b = max(0, *b-backoff(time.Since(since))) }
-
-// sleep waits for d or for the end of ctx, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
 
 // session is one connection, from its opening to its end.
 type session struct {
@@ -125,19 +114,23 @@ func (l *link) run(ctx context.Context, first *session, addr string) {
 				if ctx.Err() == nil {
 					l.report(l.role, nil, addr, err)
 				}
-				longest := awayMax
-				if no := (refused{}); errors.As(err, &no) {
-					longest = backoffMax
-				}
-				_ = sleep(ctx, wait.upTo(longest))
+				_ = pause.For(ctx, wait.upTo(longest(err)))
 				continue
 			}
 		}
 		began := time.Now()
 		l.report(l.role, nil, addr, l.serve(ctx, s, addr))
 		wait.held(began)
-		_ = sleep(ctx, wait.next())
+		_ = pause.For(ctx, wait.next())
 	}
+}
+
+// longest is the longest wait after a connection that could not be made.
+func longest(err error) time.Duration {
+	if no := (refused{}); errors.As(err, &no) {
+		return backoffMax
+	}
+	return awayMax
 }
 
 // connect makes one connection.

@@ -1,6 +1,9 @@
 package rabbit
 
 import (
+	"errors"
+	"fmt"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,4 +42,16 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("after one that has held for long: %s", d)
 		}
 	})
+}
+
+// TestLongestWait has a broker that refuses a host asked seldom, and one that is not there often.
+func TestLongestWait(t *testing.T) {
+	for err, want := range map[error]time.Duration{
+		refused{errors.New("wrong password")}:                         10 * time.Second,
+		fmt.Errorf("cannot reach RabbitMQ: %w", syscall.ECONNREFUSED): 2 * time.Second,
+	} {
+		if d := longest(err); d != want {
+			t.Errorf("%v: %s, want %s", err, d, want)
+		}
+	}
 }

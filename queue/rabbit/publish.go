@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -96,7 +97,7 @@ func (p *publisher) run(ctx context.Context) {
 		if isCode(err, amqp.NotFound) {
 			_ = p.topology.prepare(ctx, s) // somebody deleted an exchange
 		}
-		_ = sleep(ctx, wait.next())
+		_ = pause.For(ctx, wait.next())
 	}
 }
 

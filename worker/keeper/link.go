@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/pause"
 	"github.com/mayfly/mayfly/isolation"
 )
 
@@ -25,6 +26,9 @@ const byeLimit = 15 * time.Second
 
 // leaveLimit is how long one that does not answer is waited for by who is to stop; and one that cannot be reached, but runs.
 const leaveLimit = 5 * time.Second
+
+// tryPause is between two tries to reach it.
+const tryPause = 20 * time.Millisecond
 
 // connect returns the link to the keeper; where none lives it starts one, or returns nil.
 func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
@@ -48,7 +52,7 @@ func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 				if time.Since(began) > leaveLimit {
 					return nil, fmt.Errorf("cannot reach the keeper of %s, which runs: %w; its workers are let run, and end when it is killed", c.config.Dir, err)
 				}
-				if err := pause(ctx); err != nil {
+				if err := pause.For(ctx, tryPause); err != nil {
 					return nil, err
 				}
 				continue
@@ -69,21 +73,11 @@ func (c *Client) connect(ctx context.Context, start bool) (*link, error) {
 		if l, failure = c.welcome(ctx, conn); failure == nil {
 			return l, nil
 		}
-		if err := pause(ctx); err != nil {
+		if err := pause.For(ctx, tryPause); err != nil {
 			return nil, err
 		}
 	}
 	return nil, failure
-}
-
-// pause waits a moment before the next try.
-func pause(ctx context.Context) error {
-	select {
-	case <-time.After(20 * time.Millisecond):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (c *Client) dial() (conn net.Conn, err error) {
