@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -153,11 +154,16 @@ func publishing(exchange, key string, copies ...any) func(*amqp.Channel) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case <-c.Done():
+		<-c.Done()
+		if c.Acked() {
 			return nil
+		}
+		// A channel that the broker closes names the fault before it gives up what is unconfirmed.
+		select {
 		case fault := <-closed:
 			return fault
+		default:
+			return errors.New("the broker did not take the message")
 		}
 	}
 }
