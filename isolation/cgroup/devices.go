@@ -76,7 +76,7 @@ func (r *Root) findFence(legacy, name string) {
 	r.devices = dir
 }
 
-// fence closes devices to the members of the group, and opens all that it closed before. The root's lock is held.
+// fence closes devices to the members of the group, and opens all that it closed before.
 func (g *Group) fence(closed []Device) error {
 	for _, d := range closed {
 		if d.Major > majorMax || d.Minor > minorMax {
@@ -92,10 +92,7 @@ func (g *Group) fence(closed []Device) error {
 	case g.root.filters && text == "":
 		err = detach(g.birth)
 	case g.root.filters:
-		var program int
-		if program, err = g.root.program(text, closed); err == nil {
-			err = attach(g.birth, program)
-		}
+		err = g.root.attach(g, text, closed)
 	case g.root.devices != "":
 		err = g.deny(closed)
 	}
@@ -109,7 +106,18 @@ func (g *Group) fence(closed []Device) error {
 // programs is how many filters are held ready. The groups hold those that they have.
 const programs = 64
 
-// program returns the filter that closes the devices.
+// attach closes the devices to the group by a filter.
+func (r *Root) attach(g *Group, text string, closed []Device) error {
+	r.mu.Lock() // as long as the filter is used, which nobody else is to close
+	defer r.mu.Unlock()
+	program, err := r.program(text, closed)
+	if err != nil {
+		return err
+	}
+	return attach(g.birth, program)
+}
+
+// program returns the filter that closes the devices. The lock is held.
 func (r *Root) program(text string, closed []Device) (int, error) {
 	if fd, ok := r.programs[text]; ok {
 		return fd, nil
@@ -125,6 +133,7 @@ func (r *Root) program(text string, closed []Device) (int, error) {
 	return fd, nil
 }
 
+// closePrograms lets go of the filters that are held ready. The lock is held.
 func (r *Root) closePrograms() {
 	for _, fd := range r.programs {
 		unix.Close(fd)

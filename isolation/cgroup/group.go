@@ -33,8 +33,8 @@ type Group struct {
 	peak *os.File
 	// once says that the group is not used again.
 	once bool
-	// pinned says that the program runs on some processors only.
-	pinned bool
+	// cores are the processors to which its programs are bound; empty for none.
+	cores []int
 	// closed lists the devices that are closed to the group.
 	closed string
 	// before is the count at the group's last lending, counted the latest one.
@@ -62,17 +62,14 @@ type Account struct {
 
 // Lend returns a group within limits, with nobody in it.
 func (r *Root) Lend(l Limits) (*Group, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.make(); err != nil {
+	g, name, err := r.take(l)
+	if err != nil {
 		return nil, err
 	}
-	var g *Group
-	var err error
-	if n := len(r.unused); n > 0 {
-		g, r.unused = r.unused[n-1], r.unused[:n-1]
-	} else if g, err = r.create(); err != nil {
-		return nil, err
+	if g == nil {
+		if g, err = r.create(name); err != nil {
+			return nil, err
+		}
 	}
 	if err = g.set(l); err == nil {
 		err = g.fence(l.Closed)
@@ -91,10 +88,34 @@ func (r *Root) Lend(l Limits) (*Group, error) {
 	return g, nil
 }
 
-// create makes a new group. The lock is held.
-func (r *Root) create() (*Group, error) {
-	r.next++
-	g := &Group{root: r, name: "w" + strconv.Itoa(r.next), dirs: layout{}, last: map[string]string{}, join: map[string]*os.File{}}
+// take takes an unused group, one that has these cores and closes these devices if there is such a one: to change a group's is dear. Where none is unused, it
+// names a new one.
+func (r *Root) take(l Limits) (g *Group, name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.make(); err != nil {
+		return nil, "", err
+	}
+	i := len(r.unused) - 1
+	if i < 0 {
+		r.next++
+		return nil, "w" + strconv.Itoa(r.next), nil
+	}
+	closed := listing(l.Closed)
+	for j, g := range slices.Backward(r.unused) {
+		if slices.Equal(g.cores, l.Cores) && g.closed == closed {
+			i = j
+			break
+		}
+	}
+	g = r.unused[i]
+	r.unused = slices.Delete(r.unused, i, i+1)
+	return g, "", nil
+}
+
+// create makes a new group.
+func (r *Root) create(name string) (*Group, error) {
+	g := &Group{root: r, name: name, dirs: layout{}, last: map[string]string{}, join: map[string]*os.File{}}
 	for key, base := range r.base {
 		dir := filepath.Join(base, g.name)
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
@@ -125,7 +146,7 @@ func (g *Group) set(l Limits) error {
 	if !slices.Contains(g.root.controllers, "cpuset") {
 		l.Cores = nil
 	}
-	g.pinned = len(l.Cores) > 0
+	g.cores = l.Cores
 	var list []setting
 	if g.root.base.mode() == "unified" {
 		list = l.unifiedSettings()
@@ -165,7 +186,7 @@ func (g *Group) Birth() *os.File { return g.birth }
 func (g *Group) Join() []*os.File {
 	var files []*os.File
 	for dir, f := range g.join {
-		if !g.pinned && dir == g.dirs["cpuset"] && dir != g.dirs[devices] {
+		if len(g.cores) == 0 && dir == g.dirs["cpuset"] && dir != g.dirs[devices] {
 			continue // it has no processors of its own
 		}
 		files = append(files, f)
@@ -296,13 +317,21 @@ func (g *Group) resettable() bool {
 
 // Return gives an empty group back. It is used again, or removed.
 func (g *Group) Return() error {
-	g.root.mu.Lock()
-	defer g.root.mu.Unlock()
-	if len(g.root.unused) < spare && !g.killed && !g.once && g.resettable() {
-		g.root.unused = append(g.root.unused, g)
+	if !g.killed && !g.once && g.resettable() && g.root.keep(g) {
 		return nil
 	}
 	return g.remove()
+}
+
+// keep keeps a group for the next program, unless there are enough.
+func (r *Root) keep(g *Group) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.unused) >= spare {
+		return false
+	}
+	r.unused = append(r.unused, g)
+	return true
 }
 
 // close closes what is held open for births.
