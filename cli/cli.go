@@ -211,9 +211,11 @@ func (c *command) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
 }
 
-// interruptible returns a context that the first Ctrl-C ends.
+// interruptible returns a context that the first Ctrl-C ends. The second one ends the program.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // terminal returns the width of the terminal that w is, or 0.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -78,18 +79,38 @@ func (s *submission) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if s.wait {
+		return s.submitAndFollow(cmd, client, doc)
+	}
 	id, err := client.Submit(cmd.Context(), doc, s.pool)
 	if err != nil {
 		return err
 	}
-	if !s.wait {
-		if s.command.json {
-			return printJSON(cmd.OutOrStdout(), api.Submitted{ID: id})
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), id)
-		return nil
+	if s.command.json {
+		return printJSON(cmd.OutOrStdout(), api.Submitted{ID: id})
 	}
-	return s.follow(cmd, client, id)
+	fmt.Fprintln(cmd.OutOrStdout(), id)
+	return nil
+}
+
+// answerLimit is how long who is interrupted while it submits still waits for the answer: without that it does not know what to cancel.
+const answerLimit = 2 * time.Second
+
+// submitAndFollow submits a task and stays with it. An interrupt is heeded from before it is submitted.
+func (s *submission) submitAndFollow(cmd *cobra.Command, client *api.Client, doc []byte) error {
+	ctx, stop := interruptible(cmd.Context())
+	defer stop()
+	asking, giveUp := context.WithCancel(cmd.Context())
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(answerLimit, giveUp) })()
+	id, err := client.Submit(asking, doc, s.pool)
+	if err != nil {
+		if asking.Err() != nil {
+			return &codeError{codeCancelled, errors.New("stopped before the manager answered: whether it has taken the task is not known, \"mayfly ps\" shows it if so")}
+		}
+		return err
+	}
+	return s.follow(ctx, cmd, client, id)
 }
 
 // json is the document's, not the flag of the command.
@@ -97,10 +118,8 @@ func (s *submission) json(cmd *cobra.Command, args []string) ([]byte, error) {
 	return s.document.json(cmd, args)
 }
 
-// follow prints a task's output until it has ended, and returns its exit code.
-func (s *submission) follow(cmd *cobra.Command, client *api.Client, id string) error {
-	ctx, stop := interruptible(cmd.Context())
-	defer stop()
+// follow prints a task's output until it has ended, and returns its exit code. The end of ctx is an interrupt.
+func (s *submission) follow(ctx context.Context, cmd *cobra.Command, client *api.Client, id string) error {
 	ended := make(chan struct{})
 	var v manager.View
 	var waitErr error

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/mayfly/mayfly/integration/need"
 	"github.com/mayfly/mayfly/manager"
@@ -300,7 +299,6 @@ func TestInterrupt(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.until("it runs", func() bool { var v manager.View; return h.get("/v1/tasks/"+id, &v) == nil && v.PID != 0 })
-		time.Sleep(100 * time.Millisecond) // the command sets its handler at its start: nothing tells when
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
