@@ -6,11 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -196,47 +194,6 @@ func embedded(b *testing.B) time.Duration {
 	return took
 }
 
-// BenchmarkLatency measures from the publishing of a task, on an idle host, to what its program does first: opening a named pipe.
-func BenchmarkLatency(b *testing.B) {
-	br := broker.Shared(b, broker.V40)
-	url := br.Vhost(b)
-	h := newHost(b, "MAYFLY_AMQP_URL="+url, "MAYFLY_LOG_LEVEL=warn")
-	h.start()
-	h.connected()
-	p := newProducer(b, url)
-	pipe := filepath.Join(h.marks(), "pipe")
-	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
-		b.Fatal(err)
-	}
-	if err := os.Chmod(pipe, 0o666); err != nil {
-		b.Fatal(err)
-	}
-	var all []time.Duration
-	for i := 0; b.Loop(); i++ {
-		id := fmt.Sprint("t", i)
-		opened := make(chan time.Time)
-		go func() {
-			f, err := os.Open(pipe) // returns when the worker has opened it
-			at := time.Now()
-			if err == nil {
-				f.Close()
-			}
-			opened <- at
-		}()
-		begin := time.Now()
-		p.publish("default", fmt.Sprintf(`{"id": %q, "command": ["/bin/busybox", "cp", "/dev/null", %q]}`, id, pipe))
-		all = append(all, (<-opened).Sub(begin))
-		p.wait(id)
-	}
-	slices.Sort(all)
-	at := func(share float64) float64 {
-		return float64(all[min(len(all)-1, int(share*float64(len(all))))].Microseconds()) / 1000
-	}
-	b.ReportMetric(at(0.5), "p50-ms")
-	b.ReportMetric(at(0.99), "p99-ms")
-	b.ReportMetric(at(0.999), "p99.9-ms")
-}
-
 // BenchmarkFootprint measures what an idle manager holds.
 func BenchmarkFootprint(b *testing.B) {
 	const watch = 20 * time.Second
@@ -252,6 +209,7 @@ func BenchmarkFootprint(b *testing.B) {
 		b.ReportMetric(float64(cpuTime(b, pid)-cpu)/watch.Seconds()*10, "cpu-ms/s")
 		b.ReportMetric(float64(memory(b, pid, "Rss:"))/1024, "rss-MiB")
 		b.ReportMetric(float64(memory(b, pid, "Pss:"))/1024, "pss-MiB")
+		b.ReportMetric(float64(entries(b, pid, "task")), "threads")
 		h.stop()
 	}
 	b.ReportMetric(0, "ns/op")

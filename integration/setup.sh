@@ -21,7 +21,7 @@ has_tree() { ls -d "$cache/$1"/usr/lib/rabbitmq/lib/rabbitmq_server-* >/dev/null
 
 missing=
 all="debian-13 debian-testing"
-packages="gcc libc6-dev debootstrap amqp-tools jq python3-pika librabbitmq-client-java libgoogle-gson-java procps iproute2 nftables e2fsprogs
+packages="gcc libc6-dev debootstrap amqp-tools jq python3-pika librabbitmq-client-java libgoogle-gson-java procps iproute2 nftables e2fsprogs strace
 	qemu-system-x86 busybox-static xz-utils zstd linux-image-amd64 systemd dbus docker.io chromium fonts-inter
 	make git binutils rpm cpio ca-certificates docker-compose"
 [ "$(dpkg --print-architecture)" = amd64 ] || packages=$(printf '%s' "$packages" | sed 's/qemu-system-x86\|linux-image-amd64//g')

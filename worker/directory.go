@@ -111,6 +111,9 @@ func (r *Files) before(a *Attempt) *Outcome {
 // after takes what belongs to the outcome, and removes the rest.
 func (r *Files) after(a *Attempt, o *Outcome) {
 	f := r.place(a.ID())
+	if _, err := os.Lstat(f.dir); errors.Is(err, os.ErrNotExist) {
+		return // it has written nothing
+	}
 	r.collect(f, o)
 	if err := r.clear(f); err != nil {
 		r.config.Log.Error("scratch directory not removed", logkey.Attempt, a.ID(), logkey.Err, err)

@@ -126,8 +126,9 @@ func TestLatency(t *testing.T) {
 	if p := latency(r); len(p.Bars) != 0 {
 		t.Errorf("of nothing measured: %+v", p.Bars)
 	}
-	r.Results = append(r.Results, result{Name: "BenchmarkLatency", Metrics: map[string]float64{"p99.9-ms": 17, "p50-ms": 3.4}})
-	want := []bar{{"half of the tasks within", 3.4, true}, {"999 of 1,000", 17, true}}
+	r.Results = append(r.Results, result{Name: "BenchmarkZero", Metrics: map[string]float64{"p50-ms": 20}},
+		result{Name: "BenchmarkLatency/idle", Metrics: map[string]float64{"p99.9-ms": 17, "p50-ms": 3.4}})
+	want := []bar{{"idle host: half of the tasks within", 3.4, true}, {"999 of 1,000", 17, true}, {"the first one after a rest: half within", 20, true}}
 	if p := latency(r); !slices.Equal(p.Bars, want) {
 		t.Errorf("%+v, want %+v", p.Bars, want)
 	}

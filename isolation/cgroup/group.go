@@ -29,6 +29,8 @@ type Group struct {
 	// birth is the version 2 directory, or nil; join are the files of version 1 groups by directory.
 	birth *os.File
 	join  map[string]*os.File
+	// files are those that are read for each program, kept open while the group is one that is used again.
+	files []file
 	// peak is memory.peak of version 2, which can be set back for one who keeps it open (Linux 6.12); nil where it cannot.
 	peak *os.File
 	// once says that the group is not used again.
@@ -194,7 +196,7 @@ func (g *Group) Join() []*os.File {
 	return files
 }
 
-// Once closes the files by which programs are born into the group, and keeps it from being used again.
+// Once closes the files that are kept for the group's next program, and keeps it from being used again.
 func (g *Group) Once() {
 	g.once = true
 	g.close()
@@ -222,7 +224,12 @@ func (g *Group) Kill() {
 }
 
 // Populated reports whether the group has a member.
-func (g *Group) Populated() bool { return populated(g.holder()) }
+func (g *Group) Populated() bool {
+	if g.dirs[unified] == "" {
+		return populated(g.holder())
+	}
+	return strings.Contains(g.read(unified, "cgroup.events"), "populated 1")
+}
 
 // WaitEmpty kills what is left and waits until nothing is. It gives up after the limit: a process that is stuck in the
 // kernel cannot be killed.
@@ -256,34 +263,32 @@ func (g *Group) full(a *Account) bool {
 
 // count reads the group's counters.
 func (g *Group) count() (a Account) {
-	memory := g.dirs["memory"]
-	if dir := g.dirs[unified]; dir != "" {
-		a.CPU = time.Duration(field(filepath.Join(dir, "cpu.stat"), "usage_usec")) * time.Microsecond
-		if memory == "" {
-			a.OOMKills = field(filepath.Join(dir, "memory.events"), "oom_kill")
-			a.met = field(filepath.Join(dir, "memory.events"), "oom")
+	memory := g.dirs["memory"] != ""
+	if g.dirs[unified] != "" {
+		a.CPU = time.Duration(field(g.read(unified, "cpu.stat"), "usage_usec")) * time.Microsecond
+		if !memory {
+			events := g.read(unified, "memory.events")
+			a.OOMKills, a.met = field(events, "oom_kill"), field(events, "oom")
 			if g.peak != nil {
-				var b [32]byte
-				n, _ := g.peak.ReadAt(b[:], 0)
-				a.MemoryPeak, _ = strconv.ParseInt(strings.TrimSpace(string(b[:n])), 10, 64)
+				a.MemoryPeak = number(contents(int(g.peak.Fd())))
 			} else {
-				a.MemoryPeak = number(filepath.Join(dir, "memory.peak"))
+				a.MemoryPeak = number(g.read(unified, "memory.peak"))
 			}
 		}
-	} else if dir := g.dirs["cpuacct"]; dir != "" {
-		a.CPU = time.Duration(number(filepath.Join(dir, "cpuacct.usage")))
+	} else if g.dirs["cpuacct"] != "" {
+		a.CPU = time.Duration(number(g.read("cpuacct", "cpuacct.usage")))
 	}
-	if memory != "" {
-		a.OOMKills = field(filepath.Join(memory, "memory.oom_control"), "oom_kill")
-		a.MemoryPeak = number(filepath.Join(memory, "memory.max_usage_in_bytes"))
+	if memory {
+		a.OOMKills = field(g.read("memory", "memory.oom_control"), "oom_kill")
+		a.MemoryPeak = number(g.read("memory", legacyPeak))
 	}
 	return a
 }
 
 // reset sets back what can be, of a group that is used again.
 func (g *Group) reset() {
-	if dir := g.dirs["memory"]; dir != "" {
-		_ = write(filepath.Join(dir, "memory.max_usage_in_bytes"), "0")
+	if g.dirs["memory"] != "" {
+		_, _ = unix.Pwrite(g.file("memory", legacyPeak), []byte("0"), 0)
 	} else if g.peak != nil {
 		_, _ = g.peak.WriteAt([]byte("reset"), 0)
 	}
@@ -291,14 +296,14 @@ func (g *Group) reset() {
 
 // resettable reports whether the group can be used again: clean, and with a peak that can be set back.
 func (g *Group) resettable() bool {
-	if dir := g.dirs["memory"]; dir != "" {
-		return g.counted.MemoryPeak < leftover || number(filepath.Join(dir, "memory.usage_in_bytes")) < leftover
+	if g.dirs["memory"] != "" {
+		return g.counted.MemoryPeak < leftover || number(g.read("memory", "memory.usage_in_bytes")) < leftover
 	}
 	dir := g.dirs[unified]
 	if dir == "" || !slices.Contains(g.root.controllers, "memory") {
 		return true
 	}
-	if number(filepath.Join(dir, "memory.current")) >= leftover {
+	if number(g.read(unified, "memory.current")) >= leftover {
 		return false
 	}
 	if g.peak == nil {
@@ -334,8 +339,12 @@ func (r *Root) keep(g *Group) bool {
 	return true
 }
 
-// close closes what is held open for births.
+// close closes what is held open for the next program.
 func (g *Group) close() {
+	for _, f := range g.files {
+		unix.Close(f.fd)
+	}
+	g.files = nil
 	for _, f := range append(slices.Collect(maps.Values(g.join)), g.birth) {
 		if f != nil {
 			f.Close()
@@ -355,63 +364,4 @@ func (g *Group) remove() error {
 		failures = append(failures, removeTree(dir))
 	}
 	return errors.Join(failures...)
-}
-
-// number reads a file with one number; 0 where there is none.
-func number(path string) int64 {
-	text, _ := read(path)
-	n, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-	return n
-}
-
-// field reads a number from a file of lines "name number".
-func field(path, name string) int64 {
-	text, _ := read(path)
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-			return n
-		}
-	}
-	return 0
-}
-
-// The files of a hierarchy can be polled, and the standard library would enter each into its poller, which costs more than the file
-// itself. So they are opened past it.
-
-// open opens a file of a hierarchy.
-func open(path string, flags int) (*os.File, error) {
-	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), "a control group's file"), nil // of a thousand workers, the paths are half a megabyte
-}
-
-// read reads a small file of a hierarchy in one call.
-func read(path string) (string, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 4096)
-	n, err := unix.Read(fd, b)
-	if err != nil {
-		return "", &os.PathError{Op: "read", Path: path, Err: err}
-	}
-	return string(b[:n]), nil
-}
-
-// write writes a value to a file of a hierarchy in one call.
-func write(path, value string) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
-		return &os.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/exec"
@@ -9,13 +10,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	dockertypes "github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+
 	"github.com/mayfly/mayfly/integration/docker"
 	"github.com/mayfly/mayfly/isolation"
 	"github.com/mayfly/mayfly/isolation/container"
 	"github.com/mayfly/mayfly/isolation/process"
 )
 
-// BenchmarkContainer compares a container of ours, all settings on, with `docker run --rm`, four at a time: compare within one run.
+// BenchmarkContainer compares a container of ours, all settings on, with `docker run --rm` and with the engine's API called plainly, four at a time: compare within one run.
 //
 //	go test -run '^$' -bench Container -benchtime 60x ./isolation/container
 func BenchmarkContainer(b *testing.B) {
@@ -34,6 +38,14 @@ func BenchmarkContainer(b *testing.B) {
 		parallel(b, func() error {
 			return exec.Command("docker", "-H", d.Host, "run", "--rm", "--network", "host", "--memory", "64m", "--init", docker.Image, "/bin/true").Run()
 		})
+	})
+	b.Run("api", func(b *testing.B) {
+		c, err := client.NewClientWithOpts(client.WithHost(d.Host), client.WithAPIVersionNegotiation())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		parallel(b, func() error { return plainly(context.Background(), c) })
 	})
 	b.Run("engine", func(b *testing.B) {
 		dir := b.TempDir()
@@ -56,4 +68,26 @@ func BenchmarkContainer(b *testing.B) {
 			return err
 		})
 	})
+}
+
+// plainly runs a container by the calls that it takes at least.
+func plainly(ctx context.Context, c *client.Client) error {
+	enabled := true
+	created, err := c.ContainerCreate(ctx, &dockertypes.Config{Image: docker.Image, Cmd: []string{"/bin/true"}},
+		&dockertypes.HostConfig{NetworkMode: "host", Init: &enabled, Resources: dockertypes.Resources{Memory: 64 << 20}}, nil, nil, "")
+	if err != nil {
+		return err
+	}
+	ended, failed := c.ContainerWait(ctx, created.ID, dockertypes.WaitConditionNextExit)
+	if err := c.ContainerStart(ctx, created.ID, dockertypes.StartOptions{}); err != nil {
+		return err
+	}
+	select {
+	case err = <-failed:
+	case end := <-ended:
+		if end.StatusCode != 0 {
+			err = fmt.Errorf("exit code %d", end.StatusCode)
+		}
+	}
+	return errors.Join(err, c.ContainerRemove(ctx, created.ID, dockertypes.RemoveOptions{}))
 }

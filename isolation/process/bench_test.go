@@ -85,7 +85,7 @@ func confined(b *testing.B, sandbox, limits bool) func() error {
 			places = append(places, place)
 			mu.Unlock()
 		}()
-		p := &process.Program{Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Dir: own + "/scratch", Files: [3]*os.File{null, null, null}, Place: place}
+		p := &process.Program{Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Dir: own + "/scratch", Files: [3]int{int(null.Fd()), int(null.Fd()), int(null.Fd())}, Place: place}
 		var err error
 		if p.Private, err = spawner.Private(&isolation.Spec{Private: own, Dirs: []string{"scratch"}, Limits: isolation.Limits{Memory: 1 << 30}}, place, process.Images{}); err != nil {
 			return err

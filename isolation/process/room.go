@@ -1,7 +1,9 @@
 package process
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 
@@ -11,9 +13,9 @@ import (
 // room are the namespaces that programs of one place enter, one after the other.
 type room struct {
 	mounts, ipc *os.File
-	// queues is the directory of POSIX message queues, tables the lists of System V's objects, of the IPC namespace.
-	queues *os.File
-	tables []*os.File
+	// tables are the lists of System V's objects and queues, below 1 where there is none, the directory of POSIX message queues, of the IPC namespace: descriptors.
+	tables []int
+	queues int
 }
 
 // here returns the namespaces of the calling thread.
@@ -104,14 +106,14 @@ func onStage(in *os.File, parts []part, mounts map[string]int) error {
 // watch opens what tells whether the IPC namespace is empty. Such files show the namespace of who opened them.
 func (r *room) watch() error {
 	for _, name := range []string{"shm", "msg", "sem"} {
-		f, err := os.Open("/proc/sysvipc/" + name)
-		if os.IsNotExist(err) {
+		fd, err := unix.Open("/proc/sysvipc/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
 			continue // a kernel without
 		}
 		if err != nil {
 			return fmt.Errorf("cannot watch an IPC namespace: %w", err)
 		}
-		r.tables = append(r.tables, f)
+		r.tables = append(r.tables, fd)
 	}
 	mount, err := newMount("mqueue", nil, noDevices)
 	if err != nil {
@@ -122,42 +124,46 @@ func (r *room) watch() error {
 	if err != nil {
 		return fmt.Errorf("cannot watch an IPC namespace: %w", err)
 	}
-	r.queues = os.NewFile(uintptr(fd), "mqueue")
+	r.queues = fd
 	return nil
 }
 
-// empty reports whether the programs have left nothing in the IPC namespace.
+// empty reports whether the programs have left nothing in the IPC namespace. One call for each tells.
 func (r *room) empty() bool {
 	b := make([]byte, 1024)
 	for _, f := range r.tables {
 		// The first line names the columns.
-		n, err := f.ReadAt(b, 0)
-		if n == 0 || n == len(b) || b[n-1] != '\n' || (err != nil && n == 0) {
+		n, err := unix.Pread(f, b, 0)
+		if err != nil || n <= 0 || n == len(b) || bytes.IndexByte(b[:n], '\n') != n-1 {
 			return false
 		}
-		for _, c := range b[:n-1] {
-			if c == '\n' {
-				return false
-			}
-		}
 	}
-	if r.queues == nil {
+	if r.queues <= 0 {
 		return true
 	}
-	if _, err := r.queues.Seek(0, 0); err != nil {
+	if _, err := unix.Seek(r.queues, 0, io.SeekStart); err != nil {
 		return false
 	}
-	names, err := r.queues.Readdirnames(1)
-	return len(names) == 0 && err != nil
+	n, err := unix.ReadDirent(r.queues, b)
+	if err != nil || n <= 0 {
+		return false
+	}
+	_, _, names := unix.ParseDirent(b[:n], 1, nil) // but for itself and the one above
+	return len(names) == 0
 }
 
 func (r *room) close() {
 	if r == nil {
 		return
 	}
-	for _, f := range append(r.tables, r.mounts, r.ipc, r.queues) {
+	for _, f := range []*os.File{r.mounts, r.ipc} {
 		if f != nil {
 			f.Close()
+		}
+	}
+	for _, fd := range append(r.tables, r.queues) {
+		if fd > 0 {
+			unix.Close(fd)
 		}
 	}
 }

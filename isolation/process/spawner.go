@@ -24,8 +24,8 @@ type Program struct {
 	Env []string
 	// Dir is the working directory.
 	Dir string
-	// Files become the descriptors 0, 1 and 2.
-	Files [3]*os.File
+	// Files are descriptors of ours that become its 0, 1 and 2.
+	Files [3]int
 	// Cgroup is the directory of the version 2 control group to be born in, or nil.
 	Cgroup *os.File
 	// Join are opened files to which the child writes that it joins, before it is the program: of version 1 control groups.
@@ -43,6 +43,7 @@ type Program struct {
 // Spawner forks programs.
 type Spawner struct {
 	policy Policy
+	pid    int               // ours
 	jobs   chan job          // for threads that fork
 	making chan func() error // for one that makes namespaces
 	made   chan error        // what comes of it
@@ -96,7 +97,7 @@ type result struct {
 // NewSpawner starts n threads that fork, confined by the policy as far as the host allows: Effective and Missing tell. They
 // must not end while a program lives that is to die with its parent: Close kills.
 func NewSpawner(n int, p Policy) (*Spawner, error) {
-	s := &Spawner{policy: p, jobs: make(chan job), making: make(chan func() error), made: make(chan error), key: newKey(), places: map[int]*Private{}}
+	s := &Spawner{policy: p, pid: os.Getpid(), jobs: make(chan job), making: make(chan func() error), made: make(chan error), key: newKey(), places: map[int]*Private{}}
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &s.files); err != nil {
 		return nil, fmt.Errorf("cannot read the limit of open files: %w", err)
 	}
@@ -347,16 +348,17 @@ func (s *Spawner) give(p *Program) error {
 	}
 	uid, gid := s.policy.Users.Of(p.Place)
 	for _, f := range p.Files {
-		info, err := f.Stat()
-		if err != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(f, &st); err != nil {
 			return fmt.Errorf("cannot look at a standard file: %w", err)
 		}
-		switch info.Mode().Type() {
-		case os.ModeNamedPipe:
-			err = f.Chown(int(uid), int(gid))
-		case 0:
-			if err = f.Chown(0, int(gid)); err == nil {
-				err = f.Chmod(0o640)
+		var err error
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFIFO:
+			err = unix.Fchown(f, int(uid), int(gid))
+		case unix.S_IFREG:
+			if err = unix.Fchown(f, 0, int(gid)); err == nil {
+				err = unix.Fchmod(f, 0o640)
 			}
 		}
 		if err != nil {

@@ -20,6 +20,8 @@ const oomScore = "500"
 // becomes the program. Its order matters in many places; what must come before or after what is said beside each.
 func (s *Spawner) prepare(c *child, p *Program, path string) {
 	c.key = s.key
+	// The thread that forks it blocks all signals meanwhile.
+	c.add("let signals come", unix.SYS_RT_SIGPROCMASK, uintptr(sigSetmask), address(c, new(uint64)), 0, 8)
 	// While it is root and sees the host.
 	for _, f := range p.Join {
 		zero := c.text("0") // ourselves
@@ -42,9 +44,9 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	// After the change of user, which clears it. The parent may have died before.
 	c.add("die with the parent", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL))
 	st := c.add("live with the parent", unix.SYS_GETPPID)
-	st.want, st.exact = uintptr(unix.Getpid()), true
+	st.want, st.exact = uintptr(s.pid), true
 	for i, f := range p.Files {
-		c.add("take its files", unix.SYS_DUP3, f.Fd(), uintptr(i), 0)
+		c.add("take its files", unix.SYS_DUP3, uintptr(f), uintptr(i), 0)
 	}
 	c.add("close our files", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC).may = true // before Linux 5.11
 	if s.ruleset != nil {
@@ -52,6 +54,9 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	}
 	c.add("execute "+path, unix.SYS_EXECVE, c.text(path), c.vector(p.Args), c.vector(p.Env))
 }
+
+// sigSetmask is SIG_SETMASK of rt_sigprocmask(2), the same on all architectures that Go's Linux runs on but MIPS.
+const sigSetmask = 2
 
 // cwd is AT_FDCWD as an argument.
 const cwd = ^uintptr(99)

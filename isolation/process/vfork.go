@@ -72,7 +72,7 @@ const birth = unix.CLONE_VM | unix.CLONE_VFORK
 
 // start gives birth to the child and returns its PID once its program runs.
 func (c *child) start() (int, error) {
-	args := &cloneArgs{flags: c.flags | birth, exitSignal: uint64(syscall.SIGCHLD)}
+	args := &cloneArgs{flags: c.flags | birth | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(syscall.SIGCHLD)}
 	if c.cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(c.cgroup)
@@ -84,8 +84,8 @@ func (c *child) start() (int, error) {
 	runtimeAfterFork()
 	runtime.KeepAlive(args)
 	runtime.KeepAlive(c.keep)
-	if errno == uintptr(unix.ENOSYS) && c.cgroup < 0 {
-		// A filter around us, or an old kernel, has no clone3.
+	if (errno == uintptr(unix.ENOSYS) || errno == uintptr(unix.EINVAL)) && c.cgroup < 0 {
+		// A filter around us, or an old kernel, has no clone3, or one that clears no handlers (before Linux 5.5).
 		pid, errno = vfork(unix.SYS_CLONE, uintptr(c.flags|birth)|uintptr(syscall.SIGCHLD), 0, c)
 		runtimeAfterFork()
 	}
@@ -126,7 +126,9 @@ func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
-	runtimeAfterForkInChild()
+	if trap != unix.SYS_CLONE3 { // which has cleared the signals' handlers: the runtime does it one by one
+		runtimeAfterForkInChild()
+	}
 	for i = range c.steps {
 		s = &c.steps[i]
 		if s.use {

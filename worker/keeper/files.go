@@ -11,7 +11,7 @@ import (
 const (
 	// filesKept is how many files may be open for a program: three or four for itself (its pipes, its file system, the peak of its memory), the others (namespaces, control
 	// groups) for the next one.
-	filesKept = 16
+	filesKept = 20
 	// keptMax is of how many programs that run side by side the latter are kept at most. Where there are more, most of them run for long, and need not be born fast.
 	keptMax = 512
 )

@@ -49,19 +49,18 @@ func newPump() (*pump, error) {
 
 // watch returns the end of a pipe of which what is written there comes into a file, at most max bytes of it. The caller closes that end once the worker
 // has it.
-func (p *pump) watch(path string, max int64) (*stream, *os.File, error) {
+func (p *pump) watch(path string, max int64) (*stream, int, error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("cannot make a pipe: %w", err)
+		return nil, -1, fmt.Errorf("cannot make a pipe: %w", err)
 	}
 	s := &stream{pipe: ends[0], path: path, max: max}
-	write := os.NewFile(uintptr(ends[1]), "|1")
-	fail := func(err error) (*stream, *os.File, error) {
-		write.Close()
+	fail := func(err error) (*stream, int, error) {
+		unix.Close(ends[1])
 		s.close(p.epoll)
-		return nil, nil, fmt.Errorf("cannot watch a pipe: %w", err)
+		return nil, -1, fmt.Errorf("cannot watch a pipe: %w", err)
 	}
-	if err := unix.SetNonblock(s.pipe, true); err != nil {
+	if _, err := unix.FcntlInt(uintptr(s.pipe), unix.F_SETFL, unix.O_NONBLOCK); err != nil { // our end only
 		return fail(err)
 	}
 	p.mu.Lock()
@@ -71,7 +70,7 @@ func (p *pump) watch(path string, max int64) (*stream, *os.File, error) {
 		p.forget(s)
 		return fail(err)
 	}
-	return s, write, nil
+	return s, ends[1], nil
 }
 
 func (p *pump) run() {

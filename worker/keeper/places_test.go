@@ -148,16 +148,19 @@ func nextIsAlone(t *testing.T, users uint32) {
 	})
 }
 
-// TestIgnoredSignals has the keeper be started with signals ignored, as by nohup, or in the background of a script: its programs are not.
+// TestIgnoredSignals has the keeper be started with signals ignored, as by nohup, or in the background of a script: its programs are not. Nor do they block any.
 func TestIgnoredSignals(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.config.Argv = []string{"sh", "-c", `trap "" HUP INT QUIT PIPE USR1 TERM; exec "$@"`, "sh", fmt.Sprintf("/proc/%d/exe", os.Getpid())}
-	b.run(b.spec("p", "sed -n 's/^SigIgn:\\t//p' /proc/self/status"))
-	ignored, err := strconv.ParseUint(strings.TrimSpace(b.read("p.out")), 16, 64)
+	spec := b.spec("p", "")
+	spec.Args = []string{"sed", "-n", `s/^Sig\(Blk\|Ign\):\t//p`, "/proc/self/status"} // a shell would unblock them
+	b.run(spec)
+	blocked, rest, _ := strings.Cut(b.read("p.out"), "\n")
+	ignored, err := strconv.ParseUint(strings.TrimSpace(rest), 16, 64)
 	const inner = 1<<31 | 1<<32 // signals 32 and 33 are the C library's own, which make ignores
-	if err != nil || ignored&^inner != 0 {
-		t.Errorf("ignored: %#x, %v", ignored, err)
+	if err != nil || ignored&^inner != 0 || blocked != "0000000000000000" {
+		t.Errorf("ignored: %#x, %v; blocked: %s", ignored, err, blocked)
 	}
 }
 

@@ -107,31 +107,30 @@ func (s *server) run(p *program, spec *isolation.Spec) {
 
 // fork prepares the program's files and group and forks it. begun is when it was forked.
 func (s *server) fork(p *program, spec *isolation.Spec) (pid int, begun time.Time, err error) {
-	var files [3]*os.File
+	var files [3]int
+	var opened []int
 	defer func() {
-		for i, f := range files {
-			if f != nil && (i == 0 || f != files[i-1]) {
-				f.Close()
-			}
+		for _, f := range opened {
+			unix.Close(f)
 		}
 		if err != nil {
 			s.discard(p)
 		}
 	}()
-	stdin := spec.Stdin
-	if stdin == "" {
-		stdin = os.DevNull
+	// Opened anew for each, the null device, too: programs that share an open file share its flags.
+	if files[0], err = unix.Open(cmp.Or(spec.Stdin, os.DevNull), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return 0, begun, fmt.Errorf("cannot open the standard input: %w", &os.PathError{Op: "open", Path: cmp.Or(spec.Stdin, os.DevNull), Err: err})
 	}
-	if files[0], err = os.OpenFile(stdin, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
-		return 0, begun, fmt.Errorf("cannot open the standard input: %w", err)
-	}
+	opened = append(opened, files[0])
 	if p.out, files[1], err = s.pump.watch(spec.Stdout, spec.OutputMax); err != nil {
 		return 0, begun, err
 	}
+	opened = append(opened, files[1])
 	if p.err, files[2] = p.out, files[1]; spec.Stderr != spec.Stdout {
 		if p.err, files[2], err = s.pump.watch(spec.Stderr, spec.OutputMax); err != nil {
 			return 0, begun, err
 		}
+		opened = append(opened, files[2])
 	}
 	p.place = s.places.Lend()
 	var birth *os.File
