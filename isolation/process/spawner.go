@@ -49,6 +49,10 @@ type Spawner struct {
 	made   chan error        // what comes of it
 	wg     sync.WaitGroup
 
+	desks []desk // one for each thread that forks, or none at all
+	low   int    // above all of their descriptors
+	blank int    // what lies there else
+
 	files       unix.Rlimit
 	filter      []syscall.SockFilter
 	key         key
@@ -104,9 +108,14 @@ func NewSpawner(n int, p Policy) (*Spawner, error) {
 	if !p.Off {
 		s.look()
 	}
+	if err := s.setDesks(n); err != nil {
+		return nil, err
+	}
 	ready := make(chan error)
 	threads := []func(chan<- error){s.make}
-	threads = append(threads, slices.Repeat([]func(chan<- error){s.serve}, n)...)
+	for i := range n {
+		threads = append(threads, func(ready chan<- error) { s.serve(ready, i) })
+	}
 	for len(threads) > 0 {
 		s.wg.Go(func() { threads[0](ready) })
 		err := <-ready
@@ -182,8 +191,8 @@ func capable(need ...int) error {
 	return nil
 }
 
-// serve forks on a thread of its own. Never unlocked: the thread ends with the goroutine, and with it all that it forked.
-func (s *Spawner) serve(ready chan<- error) {
+// serve forks on a thread of its own, the n-th one. Never unlocked: the thread ends with the goroutine, and with it all that it forked.
+func (s *Spawner) serve(ready chan<- error, n int) {
 	runtime.LockOSThread()
 	// Programs inherit it, whatever we were started with.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(rest.Slack), 0, 0, 0) // never fails
@@ -198,8 +207,12 @@ func (s *Spawner) serve(ready chan<- error) {
 	if err != nil {
 		return // a thread in between is of no use
 	}
+	var d *desk
+	if s.desks != nil {
+		d = &s.desks[n]
+	}
 	for j := range s.jobs {
-		pid, err := j.child.start()
+		pid, err := s.bear(j.child, d)
 		j.reply <- result{pid, err}
 	}
 }
@@ -258,6 +271,7 @@ func (s *Spawner) Close() {
 	close(s.jobs)
 	close(s.making)
 	s.wg.Wait()
+	s.clearDesks()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

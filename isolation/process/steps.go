@@ -45,13 +45,19 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	c.add("die with the parent", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL))
 	st := c.add("live with the parent", unix.SYS_GETPPID)
 	st.want, st.exact = uintptr(s.pid), true
+	if s.ruleset != nil {
+		c.add("enter its landlock domain", unix.SYS_LANDLOCK_RESTRICT_SELF, s.ruleset.Fd(), 0)
+	}
+	if s.desks != nil {
+		// Up to here its files are ours. Of its own it gets the lowest ones: to copy all would take longer than all else where there are thousands.
+		c.flags |= unix.CLONE_FILES
+		c.add("leave our files", unix.SYS_CLOSE_RANGE, uintptr(s.low), uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE)
+	}
+	c.files, c.takes = p.Files, len(c.steps)
 	for i, f := range p.Files {
 		c.add("take its files", unix.SYS_DUP3, uintptr(f), uintptr(i), 0)
 	}
 	c.add("close our files", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC).may = true // before Linux 5.11
-	if s.ruleset != nil {
-		c.add("enter its landlock domain", unix.SYS_LANDLOCK_RESTRICT_SELF, s.ruleset.Fd(), 0)
-	}
 	c.add("execute "+path, unix.SYS_EXECVE, c.text(path), c.vector(p.Args), c.vector(p.Env))
 }
 
@@ -68,6 +74,8 @@ func (s *Spawner) limits(c *child) {
 	if !s.policy.Off {
 		c.add("find its oom score", unix.SYS_OPENAT, cwd, c.text("/proc/self/oom_score_adj"), unix.O_WRONLY|unix.O_CLOEXEC).may = true
 		st := c.add("set its oom score", unix.SYS_WRITE, 0, c.text(oomScore), uintptr(len(oomScore)))
+		st.use, st.may = true, true
+		st = c.add("close its oom score", unix.SYS_CLOSE, 0) // its files may be ours, see desks.go
 		st.use, st.may = true, true
 	}
 }
@@ -102,6 +110,7 @@ func loopback(c *child) {
 	copy(up.name[:], "lo")
 	c.add("make a socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	c.add("bring the loopback interface up", unix.SYS_IOCTL, 0, unix.SIOCSIFFLAGS, address(c, up)).use = true
+	c.add("close the socket", unix.SYS_CLOSE, 0).use = true
 }
 
 // sorted are the paths, those above first.

@@ -14,7 +14,7 @@ type step struct {
 	args [6]uintptr
 	// what names the step in an error.
 	what string
-	// use has the result of the step before as the first argument.
+	// use has the result of the latest step that uses none as the first argument.
 	use bool
 	// may says that it may fail.
 	may bool
@@ -29,8 +29,11 @@ type child struct {
 	flags  uint64
 	cgroup int // descriptor of a version 2 group to be born in, or -1
 	key    key // for a thread that is filtered
-	steps  []step
-	keep   []any // what the steps point to
+	// files become its standard files in three steps, of which takes is the index of the first.
+	files [3]int
+	takes int
+	steps []step
+	keep  []any // what the steps point to
 	// failed is the index of the step that failed, errno its error; written by the child, whose memory is ours.
 	failed int
 	errno  syscall.Errno
@@ -139,7 +142,9 @@ func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
 			c.failed, c.errno = i, e
 			break
 		}
-		last = r
+		if !s.use {
+			last = r
+		}
 	}
 	for {
 		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 253, 0, 0)
