@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/worker/keeper"
 )
@@ -158,11 +160,20 @@ func (h *host) logged() string {
 	return h.log.String()
 }
 
-// signal sends the manager a signal.
+// signal sends the manager a signal. After SIGSTOP it stands still: on a busy machine its threads run on for a while.
 func (h *host) signal(s syscall.Signal) {
 	h.tb.Helper()
-	if err := h.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	err := h.cmd.Process.Signal(s)
+	if errors.Is(err, os.ErrProcessDone) {
+		return
+	}
+	if err != nil {
 		h.tb.Fatal(err)
+	}
+	for s == syscall.SIGSTOP {
+		if err := unix.Waitid(unix.P_PID, h.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			break // it stands still, or it has ended
+		}
 	}
 }
 

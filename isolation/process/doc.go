@@ -6,7 +6,7 @@
 // and it: no helper process, no stage that executes another. Between clone and execve the child itself makes a list of system
 // calls (step) that the parent has prepared: it joins control groups, mounts what is its own, gives up its rights, takes its
 // files. The child shares our memory while the forking thread stands still (vfork), as in the standard library's fork, which has
-// no place for such a list. What is inherited and the same for all is set once, on the threads that fork (confine): the view
+// no place for such a list, and our open files until it takes its own (desks.go). What is inherited and the same for all is set once, on the threads that fork (confine): the view
 // of the file system, of which each child gets a copy, the capability bounding set, and that no privilege can be gained.
 //
 // These few threads live for as long as their Spawner, each locked to a goroutine: a child's parent-death signal fires when the

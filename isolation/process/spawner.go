@@ -105,11 +105,11 @@ func NewSpawner(n int, p Policy) (*Spawner, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &s.files); err != nil {
 		return nil, fmt.Errorf("cannot read the limit of open files: %w", err)
 	}
-	if !p.Off {
-		s.look()
-	}
 	if err := s.setDesks(n); err != nil {
 		return nil, err
+	}
+	if !p.Off {
+		s.look()
 	}
 	ready := make(chan error)
 	threads := []func(chan<- error){s.make}
