@@ -30,19 +30,9 @@ func TestCounted(t *testing.T) {
 	h.start()
 	h.connected()
 	p := newProducer(t, url)
-	run := func(prefix string) {
-		t.Helper()
-		for i := range tasks {
-			p.publish("default", trueTask(fmt.Sprint(prefix, i)))
-		}
-		for i := range tasks {
-			p.wait(fmt.Sprint(prefix, i))
-		}
-		h.until("nothing is left", func() bool { return len(h.tasks()) == 0 }, func() any { return h.tasks() })
-	}
-	run("first") // what is made once
+	h.runs(p, "first", tasks, 0) // what is made once
 	before, allocated := c.now(), h.scrape()["go_memstats_mallocs_total"]
-	run("then")
+	h.runs(p, "then", tasks, 0)
 	after := c.now()
 	allocated = h.scrape()["go_memstats_mallocs_total"] - allocated
 	said := after.less(before).Said.Methods
@@ -66,4 +56,16 @@ func TestCounted(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("%d directories of attempts that wrote nothing, %v", len(left), err)
 	}
+}
+
+// runs sends so many tasks that do nothing, and waits until all have ended and the host has but so many others.
+func (h *host) runs(p *producer, prefix string, tasks, others int) {
+	h.tb.Helper()
+	for i := range tasks {
+		p.publish("default", trueTask(fmt.Sprint(prefix, i)))
+	}
+	for i := range tasks {
+		p.wait(fmt.Sprint(prefix, i))
+	}
+	h.until("only the others are left", func() bool { return len(h.tasks()) == others }, func() any { return h.tasks() })
 }

@@ -34,17 +34,7 @@ func TestSystemCalls(t *testing.T) {
 	h.connected()
 	p := newProducer(t, url)
 	p.publish("default", `{"id": "stays", "command": ["sleep", "10000"]}`) // and with it the keeper
-	run := func(prefix string) {
-		t.Helper()
-		for i := range tasks {
-			p.publish("default", trueTask(fmt.Sprint(prefix, i)))
-		}
-		for i := range tasks {
-			p.wait(fmt.Sprint(prefix, i))
-		}
-		h.until("only one is left", func() bool { return len(h.tasks()) == 1 }, func() any { return h.tasks() })
-	}
-	run("first") // what is made once
+	h.runs(p, "first", tasks, 1)                                           // what is made once
 	trace := filepath.Join(t.TempDir(), "trace")
 	manager, keeper := h.cmd.Process.Pid, h.keeperPID()
 	cmd := exec.Command(strace, "-f", "-o", trace, "-p", strconv.Itoa(manager), "-p", strconv.Itoa(keeper))
@@ -74,7 +64,7 @@ func TestSystemCalls(t *testing.T) {
 		defer close(heard)
 		_, _ = io.Copy(io.Discard, said)
 	}()
-	run("then")
+	h.runs(p, "then", tasks, 1)
 	// It lets go of all and ends.
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

@@ -118,8 +118,9 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, begun time.Tim
 		}
 	}()
 	// Opened anew for each, the null device, too: programs that share an open file share its flags.
-	if files[0], err = unix.Open(cmp.Or(spec.Stdin, os.DevNull), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
-		return 0, begun, fmt.Errorf("cannot open the standard input: %w", &os.PathError{Op: "open", Path: cmp.Or(spec.Stdin, os.DevNull), Err: err})
+	input := cmp.Or(spec.Stdin, os.DevNull)
+	if files[0], err = unix.Open(input, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return 0, begun, fmt.Errorf("cannot open the standard input: %w", &os.PathError{Op: "open", Path: input, Err: err})
 	}
 	opened = append(opened, files[0])
 	if p.out, files[1], err = s.pump.watch(spec.Stdout, spec.OutputMax); err != nil {
