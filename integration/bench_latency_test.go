@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mayfly/mayfly/integration/broker"
 )
@@ -103,16 +106,42 @@ func BenchmarkZero(b *testing.B) {
 	var emptied time.Duration
 	for b.Loop() {
 		since := time.Now()
-		for l.host.keeperPID() != 0 {
-			if time.Since(since) > patienceLimit {
-				b.Fatal("the keeper stays")
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		l.host.keeperEnds()
 		emptied += time.Since(since)
 		l.one()
 	}
 	b.ReportMetric(emptied.Seconds()/float64(b.N), "to-zero-s")
 	l.report(b)
 	b.ReportMetric(0, "ns/op")
+}
+
+// keeperEnds waits until the keeper is no more, if there is one.
+func (h *host) keeperEnds() {
+	h.tb.Helper()
+	pid := h.keeperPID()
+	if pid == 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
+	}
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	defer unix.Close(fd)
+	limit := time.Now().Add(patienceLimit)
+	for {
+		// Readable when the process has ended: pidfd_open(2). The runtime's signals interrupt it.
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(max(0, time.Until(limit).Milliseconds())))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			h.tb.Fatal(err)
+		case n == 0:
+			h.tb.Fatal("the keeper stays")
+		default:
+			return
+		}
+	}
 }
