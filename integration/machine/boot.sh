@@ -8,12 +8,14 @@
 # A script that stands still is looked into a minute before the time is up: what runs, where each goroutine of each mayfly waits, and what
 # the kernel and the services say are printed then.
 #
-# MAYFLY_TEST_BOOT_LIMIT is how many seconds it may take to begin with the script (120).
+# MAYFLY_TEST_BOOT_LIMIT is how many seconds it may take to begin with the script (120). From then on the guest gives a sign of life every
+# five seconds, whatever the script does; where there is none for MAYFLY_TEST_SIGN_LIMIT seconds (90), the whole machine stands still, as
+# emulated ones have been seen to. It is said where each of its processors is, and it is switched off and on, twice at most.
 #
 # With systemd, that is the guest's first process, and the script a service of its own; else the script is all there is.
 set -euo pipefail
 init=$1 seconds=$2 memory=$3 script=$(realpath "$4")
-boot_limit=${MAYFLY_TEST_BOOT_LIMIT:-120}
+boot_limit=${MAYFLY_TEST_BOOT_LIMIT:-120} sign_limit=${MAYFLY_TEST_SIGN_LIMIT:-90}
 
 version=$(find /lib/modules -mindepth 1 -maxdepth 1 -printf '%f\n' | grep -- '-amd64$' | sort -V | tail -1)
 [ -r "/boot/vmlinuz-$version" ] || { echo "cannot find a kernel for the machine: install linux-image-amd64" >&2; exit 2; }
@@ -42,8 +44,14 @@ stty -F /dev/ttyS0 -onlcr
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd /
 echo "machine: begin"
+mkfifo /run/machine-never
+while :; do
+	echo # a sign of life
+	read -rt 5 # no sleep, for tests look for those that were left
+done <>/run/machine-never >/dev/ttyS1 &
+signs=\$!
 (
-	timeout $((seconds > 120 ? seconds - 60 : seconds / 2)) tail -f /dev/null # no sleep, for tests look for those that were left
+	timeout $((seconds > 120 ? seconds - 60 : seconds / 2)) tail -f /dev/null
 	echo "machine: the script stands still; what runs:"
 	ps axfo pid,stat,wchan:24,etimes,args
 	pkill -QUIT -x mayfly
@@ -54,7 +62,7 @@ echo "machine: begin"
 ) &
 bash "$script"
 status=\$?
-kill \$! 2>/dev/null
+kill \$! \$signs 2>/dev/null
 echo "machine: end \$status"
 sync
 echo o >/proc/sysrq-trigger
@@ -89,33 +97,51 @@ INIT
 chmod 755 "$root/init" "$root/job"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
 
-# It is up in eight seconds, or half a minute on a busy host. It has been seen to stand still before that, with its processors busy: then it is switched off and on.
+# where prints at which instruction each of the machine's processors is, three times: it shows what they turn about in. /proc/kallsyms of
+# any such machine has the names.
+where() {
+	for _ in 1 2 3; do
+		echo 'info registers -a' >"$work/monitor.in"
+		timeout 2 cat "$work/monitor.out" | tr -d '\r' | grep -o '^CPU#[0-9]*\|^RIP=.*' || true
+	done
+}
+
+# It is up in eight seconds, or half a minute on a busy host. It has been seen to stand still before that, and once later, with its processors
+# busy: then it is switched off and on.
 words='quiet loglevel=1'
-: >"$work/console"
+mkfifo "$work/monitor.in" "$work/monitor.out"
 for try in 1 2 3; do
-	timeout "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -net none -nographic -no-reboot \
+	: >"$work/console"
+	: >"$work/signs"
+	timeout $((seconds + 30)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -net none -display none -no-reboot \
+		-serial stdio -serial "file:$work/signs" -monitor "pipe:$work/monitor" \
 		-kernel "/boot/vmlinuz-$version" -initrd "$work/initrd" \
-		-append "console=ttyS0 $words panic=-1 systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 mitigations=off" \
+		-append "console=ttyS0 $words panic=-1 nokaslr systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 mitigations=off" \
 		-fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap \
 		-device virtio-9p-pci,fsdev=host,mount_tag=host </dev/null >"$work/console" &
 	machine=$!
-	up=no
-	for _ in $(seq "$boot_limit"); do
-		if grep -q 'machine: begin' "$work/console"; then up=yes && break; fi
-		kill -0 $machine 2>/dev/null || break
+	limit=$boot_limit last=$SECONDS signs=0 why=
+	while kill -0 $machine 2>/dev/null; do
+		now=$(stat -c %s "$work/signs")
+		if [ "$now" != "$signs" ]; then signs=$now last=$SECONDS limit=$sign_limit; fi
+		if [ $((SECONDS - last)) -ge "$limit" ]; then
+			why="the machine stood still for $limit s (try $try), after $signs signs of life" && break
+		elif [ "$SECONDS" -ge "$seconds" ]; then
+			why="the machine did not finish within $seconds s" && break
+		fi
 		sleep 1
 	done
-	if [ $up = yes ]; then
-		wait $machine || true
-		break
+	if [ -n "$why" ]; then
+		echo "$why; its processors, and the end of its console:" >&2
+		where >&2
+		tail -20 "$work/console" >&2
+		kill $machine 2>/dev/null || true
 	fi
-	kill $machine 2>/dev/null || true
 	wait $machine || true
-	echo "the machine was not up within $boot_limit s (try $try); the end of its console:" >&2
-	tail -5 "$work/console" >&2
-	words='ignore_loglevel earlyprintk=ttyS0' # to see how far it comes
+	if [ -z "$why" ] || [ "$SECONDS" -ge "$seconds" ]; then break; fi
+	if [ "$signs" = 0 ]; then words='ignore_loglevel earlyprintk=ttyS0'; fi # to see how far it comes
 done
 sed -n '/machine: begin/,/machine: end/{/machine: begin\|machine: end/!p}' "$work/console"
 status=$(sed -n 's/.*machine: end \([0-9]*\).*/\1/p' "$work/console" | tail -1)
-[ -n "$status" ] || { echo "the machine did not finish within $seconds s; the end of its console:" >&2; tail -20 "$work/console" >&2; exit 125; }
+[ -n "$status" ] || { echo "the machine did not finish; the end of its console:" >&2; tail -20 "$work/console" >&2; exit 125; }
 exit "$status"

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -88,6 +89,9 @@ func Run(t testing.TB, dir string, init Init, limit time.Duration, script string
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(fmt.Errorf("cannot boot a machine: %w", err))
+	}
+	for _, still := range regexp.MustCompile(`(?m)^the machine stood still.*(\n(CPU|RIP).*)*`).FindAllString(string(out), -1) {
+		need.Exercised(t, "an emulated machine was switched off and on: "+still)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
 }
