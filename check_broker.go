@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +68,8 @@ func checkBroker(ctx context.Context, c *config) []finding {
 		list = append(list, finding{What: "broker's rights", OK: true, Detail: "enough for a host with MAYFLY_DECLARE=" + c.Declare})
 	}
 	m, managed := checkManagement(ctx, c, client)
-	return append(append(list, managed...), ackTimeout(c, client, m))
+	f, _ = ackTimeout(c, client, m)
+	return append(append(list, managed...), f)
 }
 
 // clockLeeway is how far apart the clocks of host and broker may be. Waits, deadlines and what is told of a task's times are by either of them.
@@ -98,35 +98,6 @@ func checkManagement(ctx context.Context, c *config, client *rabbit.Client) (m *
 	}
 	return m, append(list, f)
 }
-
-// ackTimeout compares how long tasks may take with how long the broker waits for them.
-func ackTimeout(c *config, client *rabbit.Client, m *rabbit.Management) finding {
-	const what = "ack timeout"
-	bound := "tasks here are bounded to " + time.Duration(c.Timeout).String() + " unless they say otherwise"
-	if c.Timeout == 0 {
-		bound = "tasks here may take any time"
-	}
-	if m != nil && m.AckTimeout > 0 {
-		f := finding{What: what, OK: true, Detail: fmt.Sprintf("%s by policy; %s", m.AckTimeout, bound)}
-		if cmp.Or(time.Duration(c.Timeout), defaultAckTimeout) > m.AckTimeout-ackSpare {
-			f.Remedy = client.TimeoutRemedy()
-		}
-		return f
-	}
-	f := finding{What: what, OK: true, Detail: "cannot be seen from here; RabbitMQ's own is 30 minutes, and " + bound}
-	if c.Timeout == 0 || time.Duration(c.Timeout) > defaultAckTimeout-ackSpare {
-		f.Detail += ": raise it, if that is not done"
-		f.Remedy = client.TimeoutRemedy()
-	}
-	return f
-}
-
-const (
-	// defaultAckTimeout is RabbitMQ's own (consumer_timeout), see its documentation of consumers.
-	defaultAckTimeout = 30 * time.Minute
-	// ackSpare is for what a task waits before it runs and after it has ended.
-	ackSpare = 5 * time.Minute
-)
 
 // lookAtBroker connects to the broker as one who is no host and declares nothing.
 func lookAtBroker(ctx context.Context, c *config) (*rabbit.Client, error) {

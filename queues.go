@@ -99,7 +99,15 @@ func openRabbit(ctx context.Context, c *config, log *slog.Logger) (*opened, erro
 	if err != nil {
 		return nil, err
 	}
-	return &opened{source: client.Source(), publisher: client, cemetery: client, state: client.State, close: client.Close,
+	looking, stop := context.WithCancel(ctx)
+	var look sync.WaitGroup
+	look.Go(func() { warnOfAckTimeout(looking, c, client, log) })
+	end := func() error {
+		stop()
+		defer look.Wait()
+		return client.Close()
+	}
+	return &opened{source: client.Source(), publisher: client, cemetery: client, state: client.State, close: end,
 		broadcast: client.Cancel, replyTo: client.ReplyTo, broker: client.Connection, fleet: client, heard: client.Heard, prove: client.Prove, announce: client.Announce,
 		inReach: func() bool { up, _ := client.Connection(); return up },
 		backlog: manager.Backlog{Depth: func(ctx context.Context) (map[string]int, error) {

@@ -244,8 +244,8 @@ func exitCodes() *cobra.Command {
   2    wrong usage
 
 "mayfly submit --wait" and "mayfly wait" with one task:
-  n    the worker's own exit code
-  128+n  the worker was killed by signal n
+  n    the worker's own exit code, whatever its cause (memory, disk or a GPU may have been)
+  128+n  the worker was killed by signal n, at its memory limit by 9
   124  the task ran longer than its timeout, or did not start before its deadline
   125  the task was rejected, could not be started, or was lost with its host
   130  the task was cancelled, or Ctrl-C ended the wait for it

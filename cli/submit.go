@@ -253,7 +253,9 @@ func exitOf(r *queue.Result) error {
 		return word(codeTimeout)
 	case r.Cause == queue.CauseExit && r.ExitCode != nil:
 		return &codeError{code: *r.ExitCode}
-	case r.Cause == queue.CauseSignal:
+	case r.ExitCode != nil && *r.ExitCode != 0: // for want of memory, room, or a GPU
+		return word(*r.ExitCode)
+	case r.Signal != "":
 		return word(codeSignal + signalNumber(r.Signal))
 	}
 	return word(codeRejected)

@@ -17,7 +17,7 @@ import (
 // The id is that of the body, else the message id, else a new ULID. The pool is the message's, else that of the body, else
 // DefaultPool.
 func Decode(m Message) (Task, error) {
-	t := Task{Grace: -1, Backoff: -1, Priority: DefaultPriority}
+	t := Task{Grace: -1, Backoff: -1, Priority: DefaultPriority, NoPriority: true}
 	if err := readDocument(m.Body, &t, taskFields); err != nil {
 		return Task{}, err
 	}

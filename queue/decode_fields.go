@@ -29,7 +29,10 @@ var taskFields = []field[Task]{
 	{"grace", func(s *scanner, t *Task) error { return s.duration(&t.Grace, 0) }},
 	{"max_attempts", func(s *scanner, t *Task) error { return s.integer(&t.MaxAttempts, 1, MaxAttempts) }},
 	{"backoff", func(s *scanner, t *Task) error { return s.duration(&t.Backoff, 0) }},
-	{"priority", func(s *scanner, t *Task) error { return s.integer(&t.Priority, 0, MaxPriority) }},
+	{"priority", func(s *scanner, t *Task) error {
+		t.NoPriority = false
+		return s.integer(&t.Priority, 0, MaxPriority)
+	}},
 	{"deadline", func(s *scanner, t *Task) error { return s.instant(&t.Deadline) }},
 	{"labels", func(s *scanner, t *Task) error { return s.labels(&t.Labels) }},
 	{"on_lost", func(s *scanner, t *Task) error {

@@ -9,7 +9,7 @@ import (
 type Template struct {
 	Description string
 	// Task holds the defaults. It has a Command, a Shell or an Image, and neither ID, Name, Type, Params, Stdin, Deadline nor
-	// Pool. What was not given has the value by which Decode says so; Priority is DefaultPriority.
+	// Pool. What was not given has the value by which Decode says so.
 	Task Task
 	// Override lists the paths of the fields that a message may set ("timeout", "resources.memory"). The list is as given:
 	// who reads it says which paths there are.
@@ -40,7 +40,7 @@ var limitFields = append(
 // DecodeTemplate reads a task type's JSON document, as strictly as Decode reads a message and in the same words. The error
 // is always a *Refusal.
 func DecodeTemplate(document []byte) (Template, error) {
-	t := Template{Task: Task{Grace: -1, Backoff: -1, Priority: DefaultPriority}}
+	t := Template{Task: Task{Grace: -1, Backoff: -1, Priority: DefaultPriority, NoPriority: true}}
 	if err := readDocument(document, &t, templateFields); err != nil {
 		return Template{}, err
 	}

@@ -57,7 +57,7 @@ func TestDecodeSaysWhatWasNotGiven(t *testing.T) {
 		}
 	}
 	bodies = append(bodies, all+"}")
-	want := Task{ID: "a", Shell: "exit 0", Grace: -1, Backoff: -1, Priority: DefaultPriority, Pool: DefaultPool}
+	want := Task{ID: "a", Shell: "exit 0", Grace: -1, Backoff: -1, Priority: DefaultPriority, NoPriority: true, Pool: DefaultPool}
 	for _, body := range bodies {
 		if got := decode(t, Message{Body: []byte(body)}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got  %+v\nwant %+v", body, got, want)

@@ -58,8 +58,9 @@ type Task struct {
 	MaxAttempts int
 	// Backoff is the wait before the second try, doubled for each further one; negative means none was given.
 	Backoff time.Duration
-	// Priority is 0 to MaxPriority.
-	Priority int
+	// Priority is 0 to MaxPriority. NoPriority says that it is DefaultPriority because none was given.
+	Priority   int
+	NoPriority bool
 	// Deadline is the time after which the task must not start; zero means none.
 	Deadline time.Time
 	Labels   map[string]string

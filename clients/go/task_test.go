@@ -67,7 +67,7 @@ func TestTaskIsWhatTheHostReads(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	got = read(mayfly.Task{ID: "a", Shell: "true"})
-	want = queue.Task{ID: "a", Shell: "true", Grace: -1, Backoff: -1, Priority: queue.DefaultPriority, Pool: queue.DefaultPool}
+	want = queue.Task{ID: "a", Shell: "true", Grace: -1, Backoff: -1, Priority: queue.DefaultPriority, NoPriority: true, Pool: queue.DefaultPool}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -16,10 +16,10 @@ func timedOut(fault *amqp.Error) bool {
 // remedy says how to raise the broker's acknowledgement timeout. Policies know it from 3.12; before, they refuse the key.
 func (s *source) remedy() string {
 	if v := s.client.version(); atLeast(v, 3, 12) {
-		return `rabbitmqctl set_policy -p ` + shellWord(s.client.receive.dialer.endpoints[0].vhost) + ` --apply-to queues mayfly-timeout '^mayfly\.(pool|host)\.' '{"consumer-timeout": 86400000}' ` +
-			"(milliseconds; longer than the longest task; merge it into the policy that already matches these queues, if any)"
+		return `rabbitmqctl set_policy -p ` + shellWord(s.client.receive.dialer.endpoints[0].vhost) + ` --apply-to queues mayfly-timeout '^mayfly\.(pool|host)\.' '{"consumer-timeout": 604800000}' ` +
+			"(milliseconds, here 7 days; longer than the longest task; merge it into the policy that already matches these queues, if any)"
 	}
-	return "set consumer_timeout = 86400000 in rabbitmq.conf (milliseconds; longer than the longest task) and restart the broker"
+	return "set consumer_timeout = 604800000 in rabbitmq.conf (milliseconds, here 7 days; longer than the longest task) and restart the broker"
 }
 
 // atLeast compares a version like "4.0.5".

@@ -187,7 +187,7 @@ func TestResolveSeesNewType(t *testing.T) {
 func TestManyResolveWhileTheDirectoryChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := load(t, map[string]string{"a.yaml": "shell: one"})
-		message := queue.Task{ID: "x", Type: "a", Grace: -1, Backoff: -1, Priority: queue.DefaultPriority}
+		message := queue.Task{ID: "x", Type: "a", Grace: -1, Backoff: -1, Priority: queue.DefaultPriority, NoPriority: true}
 		var wait sync.WaitGroup
 		for range 4 {
 			wait.Go(func() {

@@ -227,3 +227,31 @@ func task(t *testing.T, body string) queue.Task {
 	}
 	return decoded
 }
+
+// TestWhatAMessageSaysAsItIs has values that are the same as if nothing was said.
+func TestWhatAMessageSaysAsItIs(t *testing.T) {
+	t.Parallel()
+	c := load(t, map[string]string{
+		"gpus.yaml":   "shell: exit 0\nresources: {gpu: 2}\npriority: 7\n",
+		"choice.yaml": "shell: exit 0\nresources: {gpu: 2}\noverride: [resources.gpu]\n",
+		"cores.yaml":  "shell: exit 0\n",
+	})
+	if got, err := c.Resolve(task(t, `{"type": "gpus", "resources": {"gpu": 0}}`), all); err == nil ||
+		err.Error() != `resources.gpu is "0": task type gpus does not let a message set this; leave it out` {
+		t.Errorf("the type's GPUs are taken from it: %+v, %v", got.Resources, err)
+	}
+	if got, err := c.Resolve(task(t, `{"type": "choice", "resources": {"gpu": 0}}`), all); err != nil || got.Resources.GPU != 0 {
+		t.Errorf("%+v, %v", got.Resources, err)
+	}
+	if _, err := c.Resolve(task(t, `{"type": "cores", "resources": {"gpu": 0}}`), all); err != nil {
+		t.Errorf("none of none: %v", err)
+	}
+	for body, want := range map[string]int{`{"type": "gpus", "priority": 5}`: 5, `{"type": "gpus", "priority": null}`: 7, `{"type": "gpus"}`: 7, `{"type": "cores"}`: 5} {
+		if got, err := c.Resolve(task(t, body), all); err != nil || got.Priority != want {
+			t.Errorf("%s: priority %d, %v", body, got.Priority, err)
+		}
+	}
+	if got, err := c.Resolve(task(t, `{"type": "cores", "on_lost": "kill"}`), all); err != nil || got.OnLost != queue.KillOnLost {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -18,7 +18,7 @@ type template struct {
 }
 
 // free lists the fields that any message may set, whatever its type.
-var free = []string{"params", "stdin", "name", "id", "labels", "deadline", "priority", "max_attempts", "backoff", "pool"}
+var free = []string{"params", "stdin", "name", "id", "labels", "deadline", "priority", "max_attempts", "backoff", "on_lost", "pool"}
 
 // overridable lists what a type may let a message set besides.
 func overridable() []string {
@@ -78,8 +78,8 @@ func (t template) resolve(message queue.Task) (queue.Task, error) {
 	if message.Backoff < 0 {
 		task.Backoff = defaults.Backoff
 	}
-	if message.Priority == queue.DefaultPriority {
-		task.Priority = defaults.Priority
+	if message.NoPriority {
+		task.Priority, task.NoPriority = defaults.Priority, defaults.NoPriority
 	}
 	return task, nil
 }
@@ -99,7 +99,11 @@ func (t template) checkOverrides(message queue.Task) error {
 		{"grace", message.Grace >= 0, message.Grace.String()},
 		{"alternatives", len(message.Alternatives) > 0, fmt.Sprintf("%d alternatives", len(message.Alternatives))},
 	}
+	gpus := t.Task.Resources.GPU > 0 || t.Task.Resources.GPUMemory > 0 || t.Task.Resources.GPUModel != ""
 	for _, q := range quantities(message.Resources, queue.Resources{}) {
+		if q.name == "gpu" && message.Resources.NoGPU {
+			q.given = gpus // to have none is to be without those of the type
+		}
 		settings = append(settings, setting{"resources." + q.name, q.given, q.value})
 	}
 	for _, s := range settings {
