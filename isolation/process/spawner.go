@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,9 @@ type Program struct {
 	Private *Private
 	// NoNetwork gives it a network of its own.
 	NoNetwork bool
+	// Born, if not nil, is set to the PID as soon as there is a process, while what makes it the program may still be held up, by a file system that does not
+	// answer, say. Whoever ends it then has Start return, as if it had begun. Before Linux 5.5 it is never set.
+	Born *atomic.Int32
 	// Once says that what is private to it is not kept for the next program of its place. Then it takes fewer open files while it runs.
 	Once bool
 }
@@ -206,7 +210,7 @@ func (s *Spawner) Start(p *Program) (pid int, err error) {
 	if err := s.give(p); err != nil {
 		return 0, err
 	}
-	c := &child{cgroup: -1}
+	c := &child{cgroup: -1, born: p.Born}
 	if p.Cgroup != nil {
 		c.cgroup = int(p.Cgroup.Fd())
 	}

@@ -2,6 +2,7 @@ package process
 
 import (
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -34,6 +35,8 @@ type child struct {
 	takes int
 	steps []step
 	keep  []any // what the steps point to
+	// born, if not nil, is set to the PID as soon as there is a process; from Linux 5.5 on.
+	born *atomic.Int32
 	// failed is the index of the step that failed, errno its error; written by the child, whose memory is ours.
 	failed int
 	errno  syscall.Errno
@@ -49,9 +52,15 @@ type stepError struct {
 func (e *stepError) Error() string { return "cannot " + e.what + ": " + e.errno.Error() }
 func (e *stepError) Unwrap() error { return e.errno }
 
-// The runtime's own preparations for a fork. The runtime keeps these three for callers outside of the standard library (see
-// the notes beside them, which name gVisor, and go.dev/issue/67401).
+// The runtime's own preparations for a fork, and for a system call that may take long. The runtime keeps these five for callers outside of the standard
+// library (see the notes beside them, which name gVisor, and go.dev/issue/67401).
 //
+//go:linkname runtimeEnterSyscall runtime.entersyscall
+func runtimeEnterSyscall()
+
+//go:linkname runtimeExitSyscall runtime.exitsyscall
+func runtimeExitSyscall()
+
 //go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
 func runtimeBeforeFork()
 
@@ -76,6 +85,10 @@ const birth = unix.CLONE_VM | unix.CLONE_VFORK
 // start gives birth to the child and returns its PID once its program runs.
 func (c *child) start() (int, error) {
 	args := &cloneArgs{flags: c.flags | birth | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(syscall.SIGCHLD)}
+	if c.born != nil {
+		args.flags |= unix.CLONE_PARENT_SETTID
+		args.parentTID = uint64(uintptr(unsafe.Pointer(c.born)))
+	}
 	if c.cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(c.cgroup)
@@ -84,13 +97,11 @@ func (c *child) start() (int, error) {
 	// Without syscall.ForkLock, so that threads fork side by side: what it guards, descriptors between their birth and their
 	// close-on-exec flag, is none of the Linux library's, and the child marks them all itself.
 	pid, errno := vfork(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), c)
-	runtimeAfterFork()
 	runtime.KeepAlive(args)
 	runtime.KeepAlive(c.keep)
 	if (errno == uintptr(unix.ENOSYS) || errno == uintptr(unix.EINVAL)) && c.cgroup < 0 {
 		// A filter around us, or an old kernel, has no clone3, or one that clears no handlers (before Linux 5.5).
 		pid, errno = vfork(unix.SYS_CLONE, uintptr(c.flags|birth)|uintptr(syscall.SIGCHLD), 0, c)
-		runtimeAfterFork()
 	}
 	if errno != 0 {
 		return 0, &stepError{what: "fork", step: unix.SYS_CLONE, errno: syscall.Errno(errno)}
@@ -113,6 +124,9 @@ func (c *child) start() (int, error) {
 // its stack, take a lock or be instrumented: it makes system calls and nothing else. It is a function of its own, not
 // inlined, so that what the child does to this frame does not matter to the parent, which leaves it at once.
 //
+// A child may be held up for long, by a file system that does not answer. To the runtime this thread is in a system call meanwhile, so that the others, and the
+// collection of garbage, go on without it. So the child, which shares our memory with them, must not write pointers to it either.
+//
 //go:noinline
 //go:norace
 //go:nocheckptr
@@ -124,9 +138,12 @@ func vfork(trap, a1, a2 uintptr, c *child) (pid, errno uintptr) {
 		last uintptr
 		e    syscall.Errno
 	)
+	runtimeEnterSyscall()
 	runtimeBeforeFork()
 	pid, errno = vforkSyscall(trap, a1, a2, uintptr(c.key))
 	if errno != 0 || pid != 0 {
+		runtimeAfterFork()
+		runtimeExitSyscall()
 		return pid, errno
 	}
 	if trap != unix.SYS_CLONE3 { // which has cleared the signals' handlers: the runtime does it one by one
