@@ -121,9 +121,17 @@ func (s *scanner) document(read func() error) error {
 	return nil
 }
 
-// PeekID returns an id for a message that Decode refuses: that of the body where it can be found and is valid, else a valid
-// message id, else a new ULID. It stops at the first id, so that it works on a body that is malformed behind it.
+// PeekID returns an id for a message that Decode refuses: the one that was given, else a new ULID.
 func PeekID(m Message) string {
+	if id := GivenID(m); id != "" {
+		return id
+	}
+	return newID()
+}
+
+// GivenID returns the id that the producer gave: that of the body where it can be found and is valid, else a valid message id, else nothing. It stops at the
+// first id, so that it works on a body that is malformed behind it.
+func GivenID(m Message) string {
 	if len(m.Body) <= MaxBody {
 		if id := peekID(string(m.Body)); id != "" {
 			return id
@@ -132,7 +140,7 @@ func PeekID(m Message) string {
 	if ValidID(m.MessageID) {
 		return m.MessageID
 	}
-	return newID()
+	return ""
 }
 
 func peekID(body string) (id string) {

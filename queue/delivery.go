@@ -38,7 +38,7 @@ type Message struct {
 	Band   Band
 	// QueuedAt is the producer's timestamp, or else when the message was first seen by a host; never zero on a delivery.
 	QueuedAt time.Time
-	// Undated says that the producer gave no timestamp, and no host has made a copy of the message.
+	// Undated says that the producer gave no timestamp that can be, and no host has made a copy of the message.
 	Undated bool
 	// Guessed says that the producer gave no timestamp, or one that cannot be: QueuedAt is when a host saw the message, and another one may say another time.
 	Guessed bool

@@ -54,7 +54,8 @@ type state struct {
 	up      map[string]bool // by role
 	since   time.Time       // when the first link went down
 	reason  error
-	again   uint64 // how often the broker was reached after it had been out of reach
+	heard   time.Time // until when the last connection that deliveries come by was heard that is no more
+	again   uint64    // how often the broker was reached after it had been out of reach
 }
 
 // hearing is what [Client.hear] keeps from one connection to the next; its own.
@@ -158,9 +159,15 @@ func (c *Client) Close() error {
 // Source returns the source of the client's pools; always the same one.
 func (c *Client) Source() queue.Source { return c.source }
 
-// Heard says when the broker was last heard and did what it was asked for; long ago before the first time.
+// Heard says when the broker was last heard and did what it was asked for; long ago before the first time. What it says to a connection by which it gives us nothing, or not yet,
+// such as that it refuses us, does not count: our deliveries may be another host's meanwhile.
 func (c *Client) Heard() time.Time {
 	heard := time.Unix(0, c.receive.dialer.heard.Load())
+	c.mu.Lock()
+	if !c.state.up[roleReceive] {
+		heard = c.state.heard
+	}
+	c.mu.Unlock()
 	if owed := c.unconfirmed(); !owed.IsZero() && owed.Before(heard) {
 		return owed
 	}
@@ -229,6 +236,9 @@ func (c *Client) report(role string, s *session, addr string, err error) {
 	if s == nil {
 		if err == nil {
 			return // closed by us
+		}
+		if role == roleReceive && st.up[role] {
+			st.heard = time.Unix(0, c.receive.dialer.heard.Load())
 		}
 		st.up[role] = false
 		if st.reason == nil {

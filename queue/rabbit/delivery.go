@@ -144,7 +144,7 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 	case queue.Retry:
 		msg := again(d.raw, d.msg, d.line.user)
 		msg.Headers[headerAttempts] = encodeHistory(v.History, historyMax)
-		if msg.MessageId == "" {
+		if queue.GivenID(d.msg) == "" { // else the copy would not be known for one of the same message: its id is part of the fingerprint
 			msg.MessageId = short(v.TaskID)
 		}
 		pub := cl.toPool(d.msg.Pool, d.msg.Band, msg)

@@ -2,10 +2,12 @@ package rabbit
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +39,11 @@ const (
 	headerTurn     = "mayfly-turn"      // of a copy: the number of its first delivery, see turns
 	headerTurns    = "mayfly-turns"     // of a copy: the numbers of the deliveries that there were before
 )
+
+// ours are the headers with our prefix. Others have none: what a producer makes up is not carried on.
+var ours = map[string]bool{headerAttempts: true, headerQueuedAt: true, headerGuessed: true, headerUserID: true, headerAttempt: true, headerPublish: true, headerDeadKey: true,
+	headerReason: true, headerCause: true, headerPool: true, headerBand: true, headerTaskID: true, headerHost: true, headerBuriedAt: true, headerHandedBy: true,
+	headerDoubtful: true, headerTurn: true, headerTurns: true}
 
 // deliveryCount is the header by which a quorum queue tells how often it has delivered a message before.
 const deliveryCount = "x-delivery-count"
@@ -140,11 +147,21 @@ func decodeHistory(v any) []queue.Past {
 func queuedAt(said ...time.Time) (at time.Time, dated bool) {
 	now := time.Now()
 	for _, t := range said {
-		if !t.IsZero() && t.Unix() >= 0 && !t.After(now) {
+		// A time that is very far away is before all others to After, which overflows.
+		if !t.IsZero() && t.Unix() >= 0 && t.Unix() <= now.Unix() && !t.After(now) {
 			return t, true
 		}
 	}
 	return now, false
+}
+
+// skew is how far two clocks may be apart that are in order.
+const skew = 5 * time.Second
+
+// slightlyAhead reports whether a timestamp is that of a clock that goes before ours, as clocks do; not one that is wrong, or milliseconds where seconds are due.
+func slightlyAhead(at time.Time) bool {
+	lead := time.Until(at)
+	return lead > 0 && lead <= skew
 }
 
 // fit makes the headers fit into a frame: a message that cannot be sent would end the connection again and again. It
@@ -156,18 +173,24 @@ func fit(h amqp.Table) (dropped []string) {
 	if _, ok := h[headerAttempts]; ok {
 		h[headerAttempts] = encodeHistory(decodeHistory(h[headerAttempts]), historyTight)
 	}
-	for size(h) > headersMax {
-		largest := ""
-		for k, v := range h {
-			if !strings.HasPrefix(k, headerPrefix) && (largest == "" || size(v) > size(h[largest])) {
-				largest = k
-			}
+	// The largest first; those that we write last: they are short, unless somebody has made them up.
+	keys := slices.SortedFunc(maps.Keys(h), func(a, b string) int {
+		switch {
+		case ours[a] == ours[b]:
+			return cmp.Compare(size(h[b]), size(h[a]))
+		case ours[a]:
+			return 1
 		}
-		if largest == "" {
-			return dropped
+		return -1
+	})
+	total := size(h)
+	for _, k := range keys {
+		if total <= headersMax || k == headerAttempts {
+			continue
 		}
-		dropped = append(dropped, largest)
-		delete(h, largest)
+		total -= sizeOf(k, h[k])
+		dropped = append(dropped, k)
+		delete(h, k)
 	}
 	return dropped
 }
@@ -189,13 +212,15 @@ func size(v any) int {
 	case amqp.Table:
 		n := scalar
 		for k, e := range v {
-			n += len(k) + 2 + size(e)
+			n += sizeOf(k, e)
 		}
 		return n
 	default:
 		return scalar
 	}
 }
+
+func sizeOf(key string, value any) int { return len(key) + 2 + size(value) }
 
 func text(h amqp.Table, key string) string {
 	s, _ := h[key].(string)

@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"encoding/json"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,10 +18,11 @@ func FuzzHeaders(f *testing.F) {
 	f.Add(`[{"attempt":1,"host":"h","cause":"exit"}]`, "2026-11-20T12:00:00Z", int64(0), "00-a-b-01", []byte("x"))
 	f.Add(encodeHistory(history(queue.MaxAttempts, "it failed"), historyTight), "9999-12-31T23:59:59-23:59", int64(1)<<60, "", []byte{0})
 	f.Add(pack([]byte("["+strings.Repeat("{},", 1000)+"{}]")), "0000-01-01T00:00:00Z", -int64(1)<<60, "\r\n", []byte("\xff"))
+	f.Add("[]", "", int64(math.MaxInt64)-1, strings.Repeat("x", 1<<17), []byte(nil))
 	f.Add(`[{"attempt":9223372036854775807}]`, "", int64(253402300800), "x", []byte(nil))
 	f.Fuzz(func(t *testing.T, attempts, at string, seconds int64, other string, raw []byte) {
 		d := amqp.Delivery{Timestamp: time.Unix(seconds, 0), UserId: other, ReplyTo: other, Body: raw, Headers: amqp.Table{headerAttempts: attempts, headerQueuedAt: at,
-			headerUserID: other, deliveryCount: seconds, "own": raw, "deep": amqp.Table{"list": []any{other, seconds}}}}
+			headerUserID: other, deliveryCount: seconds, acquiredCount: seconds, headerTurns: []any{seconds, seconds}, headerPrefix + "made-up": other, headerReason: other, "own": raw, "deep": amqp.Table{"list": []any{other, seconds}}}}
 		before := time.Now()
 		m := decode(d, "default", queue.Normal, "mayfly")
 		if m.QueuedAt.After(time.Now()) || m.QueuedAt.Unix() < 0 {

@@ -109,7 +109,8 @@ func TestGuessed(t *testing.T) {
 		said    time.Time
 		guessed bool
 		undated bool
-	}{"said": {time.Unix(1e9, 0), false, false}, "not said": {time.Time{}, true, true}, "ahead": {time.Now().Add(time.Hour), true, false}} {
+	}{"said": {time.Unix(1e9, 0), false, false}, "not said": {time.Time{}, true, true}, "ahead": {time.Now().Add(time.Hour), true, true}, "milliseconds": {time.Unix(time.Now().UnixMilli(), 0), true, true},
+		"hardly ahead": {time.Now().Add(skew / 2), true, false}} {
 		m := decode(amqp.Delivery{Timestamp: c.said}, "p", queue.Normal, "me")
 		if m.Guessed != c.guessed || m.Undated != c.undated {
 			t.Errorf("%s: guessed %t, undated %t", name, m.Guessed, m.Undated)

@@ -31,15 +31,15 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		History:       decodeHistory(d.Headers[headerAttempts]),
 		Turns:         turns(d.Headers),
 	}
-	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && d.Timestamp.IsZero()
 	at, dated := queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp)
+	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && !dated && !slightlyAhead(d.Timestamp)
 	_, guessed := d.Headers[headerGuessed]
 	m.QueuedAt, m.Guessed = at, guessed || !dated
 	m.Redelivered = d.Redelivered || len(m.Turns) != 1
 	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
 		m.Redelivered, m.Turns = true, nil // what was before, another queue has counted
 	}
-	if _, copied := d.Headers[headerTurn]; m.Redelivered && !copied && m.MessageID == "" && queue.PeekID(m) == "" {
+	if _, copied := d.Headers[headerTurn]; m.Redelivered && !copied && m.MessageID == "" && queue.GivenID(m) == "" {
 		m.Turns = nil // any other message of that body has the same ones
 	}
 	if _, copied := d.Headers[headerUserID]; copied && self != "" && d.UserId == self {
@@ -62,7 +62,7 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 func again(d amqp.Delivery, m queue.Message, self string) amqp.Publishing {
 	h := amqp.Table{}
 	for k, v := range d.Headers {
-		if !brokerMade(k) {
+		if !brokerMade(k) && (ours[k] || !strings.HasPrefix(k, headerPrefix)) {
 			h[k] = v
 		}
 	}

@@ -114,3 +114,39 @@ func TestCancel(t *testing.T) {
 		awaitCancel(t, b, a)
 	})
 }
+
+// TestCopyIsKnown has a message copied for its next try: wherever its producer has put the id, host and copy's host speak of the same message. One that was given no id gets
+// one that stays.
+func TestCopyIsKnown(t *testing.T) {
+	t.Parallel()
+	url := broker.Shared(t, broker.V43).Vhost(t)
+	cl, log := dial(t, Config{URLs: []string{url}, Host: "h", Pools: []string{"p"}})
+	log.await(t, "connected to RabbitMQ")
+	s := cl.Source()
+	s.Demand(1)
+	ch := channel(t, url)
+	for name, sent := range map[string]amqp.Publishing{
+		"in the body":        {Body: []byte(`{"id": "a", "shell": "true"}`)},
+		"of the message":     {MessageId: "a", Body: []byte(`{"shell": "true"}`)},
+		"none":               {Body: []byte(`{"shell": "true"}`)},
+		"two":                {MessageId: "b", Body: []byte(`{"id": "a", "shell": "true"}`)},
+		"of what is no task": {Body: []byte(`{"id": "a", "shell": `)},
+	} {
+		if err := ch.PublishWithContext(within(t), tasksExchange, "p", true, false, sent); err != nil {
+			t.Fatal(err)
+		}
+		d := receive(t, s)
+		first := d.Message()
+		settle(t, d, queue.Verdict{Action: queue.Retry, TaskID: "a", History: []queue.Past{{Attempt: 1, Host: "h", Cause: queue.CauseExit}}})
+		d = receive(t, s)
+		copied := d.Message()
+		settle(t, d, done("a"))
+		if name == "none" {
+			if copied.MessageID != "a" {
+				t.Errorf("%s: %q", name, copied.MessageID)
+			}
+		} else if copied.Fingerprint() != first.Fingerprint() || queue.GivenID(copied) != "a" {
+			t.Errorf("%s: the copy of %+v is %+v", name, first, copied)
+		}
+	}
+}

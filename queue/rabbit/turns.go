@@ -23,7 +23,7 @@ func firstTurn() int64 { return rand.Int64N(1 << turnBits) }
 func turns(h amqp.Table) (all []int) {
 	count, first := max(number(h, deliveryCount), number(h, acquiredCount)), number(h, headerTurn)
 	before, _ := h[headerTurns].([]any)
-	if count < 0 || count+int64(len(before)) > turnsMax || first < 0 || first > 1<<turnBits {
+	if count < 0 || count > turnsMax-int64(len(before)) || first < 0 || first > 1<<turnBits {
 		return nil
 	}
 	for _, turn := range before {
