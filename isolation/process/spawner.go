@@ -264,6 +264,9 @@ func classify(p *Program, path string, err error) error {
 	if failed.step == unix.SYS_CHDIR {
 		return &StartError{fmt.Sprintf("cannot start in the working directory %s: %v", p.Dir, reason(failed.errno))}
 	}
+	if failed.step == unix.SYS_FACCESSAT {
+		return &StartError{fmt.Sprintf("cannot start %s: %v", name, reason(failed.errno))}
+	}
 	if failed.step == unix.SYS_EXECVE {
 		switch failed.errno {
 		case syscall.ENOENT:
@@ -277,7 +280,7 @@ func classify(p *Program, path string, err error) error {
 		case syscall.ENOEXEC:
 			return &StartError{fmt.Sprintf("cannot start %s: %s is neither a program for this machine nor a script with a #! line", name, path)}
 		case syscall.EACCES:
-			return &StartError{fmt.Sprintf("cannot start %s: the worker's user may not execute %s", name, path)}
+			return &StartError{fmt.Sprintf("cannot start %s: it is a directory, or nothing that the worker's user may execute", name)}
 		}
 		if slices.Contains([]syscall.Errno{syscall.EPERM, syscall.ELOOP, syscall.ENOTDIR, syscall.ETXTBSY, syscall.ENAMETOOLONG}, failed.errno) {
 			return &StartError{fmt.Sprintf("cannot start %s: %v", name, failed.errno)}

@@ -3,6 +3,7 @@ package process
 import (
 	"maps"
 	"slices"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -47,6 +48,9 @@ func (s *Spawner) prepare(c *child, p *Program, path string) {
 	st.want, st.exact = uintptr(s.pid), true
 	if s.ruleset != nil {
 		c.add("enter its landlock domain", unix.SYS_LANDLOCK_RESTRICT_SELF, s.ruleset.Fd(), 0)
+	}
+	if strings.Contains(p.Args[0], "/") { // else it was found
+		c.add("find "+path, unix.SYS_FACCESSAT, cwd, c.text(path), unix.F_OK)
 	}
 	if s.desks != nil {
 		// Up to here its files are ours. Of its own it gets the lowest ones: to copy all would take longer than all else where there are thousands.

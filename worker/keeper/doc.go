@@ -15,6 +15,9 @@
 // no groups, the keeper finds the rest by session and by a mark in the environment, and as a subreaper is the parent of
 // orphans. A worker that clears its environment and begins a new session can hide there until the keeper is idle.
 //
+// A process may be held up before it is the program: a file system does not answer, or somebody keeps the file from being opened. It can be stopped then, too, and is
+// given up after half a minute; the threads that bear others, and everything else, go on meanwhile.
+//
 // Output goes through a pipe to the keeper, which splices it into the file up to the cap and drops the rest. The pipe dies only
 // with the keeper, and with the keeper its workers die too: each gets SIGKILL by its parent-death signal, and the client
 // kills what they left behind, by control group or mark, and reports their programs as lost.

@@ -70,8 +70,8 @@ func TestStartErrors(t *testing.T) {
 	}{
 		"no such command": {func(s *isolation.Spec) { s.Args = []string{"no-such-command"} }, "there is no such command in PATH=/usr/bin:/bin"},
 		"no such file":    {func(s *isolation.Spec) { s.Args = []string{"/no/such/file"} }, "cannot start /no/such/file: it does not exist"},
-		"not executable":  {func(s *isolation.Spec) { s.Args = []string{plain} }, "is not executable"},
-		"directory":       {func(s *isolation.Spec) { s.Args = []string{b.dir} }, "is a directory"},
+		"not executable":  {func(s *isolation.Spec) { s.Args = []string{plain} }, "nothing that the worker's user may execute"},
+		"directory":       {func(s *isolation.Spec) { s.Args = []string{b.dir} }, "it is a directory, or nothing"},
 		"interpreter":     {func(s *isolation.Spec) { s.Args = []string{script} }, "the interpreter that"},
 		"no directory":    {func(s *isolation.Spec) { s.Dir = "/no/such/dir" }, "cannot start in the working directory /no/such/dir"},
 		"too long":        {func(s *isolation.Spec) { s.Env = append(s.Env, "X="+strings.Repeat("x", 4<<20)) }, "longer than the kernel takes"},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 type program struct {
 	id      string
 	note    []byte
+	program string // the first of its arguments
 	timeout time.Duration
 	grace   time.Duration
 	started isolation.Started
@@ -46,11 +48,25 @@ type program struct {
 	left, released bool
 	// cancelled says that it is to be stopped as soon as it has a process; kill, without grace.
 	cancelled, kill bool
+	// born is its process while it is not the program yet; 0 where there is none.
+	born atomic.Int32
+	// late says that it was too long in that; aborted, that it was killed in it; aborting, that it is tried.
+	late, aborted, aborting bool
 }
 
 // emptyLimit is how long the processes of an ended program may take to die. Only one that is stuck in the kernel takes
 // longer than milliseconds.
 const emptyLimit = 5 * time.Second
+
+const (
+	// birthLimit is how long a process may take to be the program. It takes a millisecond, unless a file system does not answer, or somebody holds the program's file.
+	birthLimit = 30 * time.Second
+	// abortPause is how long a process that is to be stopped may still take for it, and between two tries to end it.
+	abortPause = 50 * time.Millisecond
+)
+
+// lateWords say of a program that birthLimit was exceeded.
+const lateWords = "cannot start %s: it had not begun after %s; the file system of its file or of its working directory does not answer, or somebody keeps the file from being opened"
 
 // begin takes a spec in and starts its program on a goroutine of its own, for that waits for a fork.
 func (s *server) begin(spec *isolation.Spec) {
@@ -60,7 +76,7 @@ func (s *server) begin(spec *isolation.Spec) {
 		s.send(&frame{Op: opFailed, ID: spec.ID, Error: "cannot run it: the keeper holds another program with this id"})
 		return
 	}
-	p := &program{id: spec.ID, note: spec.Note, timeout: spec.Timeout, grace: spec.Grace, place: -1,
+	p := &program{id: spec.ID, note: spec.Note, program: spec.Args[0], timeout: spec.Timeout, grace: spec.Grace, place: -1,
 		own: spec.Private, carry: spec.Carry, carryMax: spec.CarryMax}
 	s.programs[p.id] = p
 	s.spawning++
@@ -85,6 +101,15 @@ func (s *server) run(p *program, spec *isolation.Spec) {
 		delete(s.programs, p.id)
 		s.send(&frame{Op: opFailed, ID: p.id, Error: err.Error()})
 		s.lookIdle()
+	case p.aborted: // its end is told when it is reaped
+		p.pid, p.started, p.killed = pid, isolation.Started{PID: pid, At: begun}, true
+		s.byPID[pid] = p
+		if p.cancelled {
+			p.stopped, p.late = isolation.Asked, false
+		}
+		if early, ok := s.takeEarly(pid); ok {
+			s.reaped(p, early)
+		}
 	default:
 		p.pid, p.started = pid, isolation.Started{PID: pid, At: begun}
 		s.byPID[pid] = p
@@ -159,8 +184,10 @@ func (s *server) fork(p *program, spec *isolation.Spec) (pid int, begun time.Tim
 	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
 	once := p.place >= s.kept
 	begun = time.Now() // before the fork: a quick program has ended before we hear that it began
+	watch := time.AfterFunc(s.birthLimit, func() { s.overdue(p) })
 	pid, err = s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
-		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork, Once: once})
+		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork, Once: once, Born: &p.born})
+	watch.Stop()
 	if err == nil && once && p.group != nil {
 		p.group.Once()
 	}
@@ -201,7 +228,10 @@ func (s *server) stop(p *program, why isolation.Stop, kill bool) {
 		return
 	}
 	if p.pid == 0 { // not forked yet
-		p.cancelled, p.kill = true, p.kill || kill
+		if p.kill = p.kill || kill; !p.cancelled {
+			p.cancelled, p.aborting = true, true
+			s.abortLater(p)
+		}
 		return
 	}
 	if p.stopped == isolation.NotStopped {
@@ -227,6 +257,40 @@ func (s *server) stop(p *program, why isolation.Stop, kill bool) {
 		if !p.ending {
 			s.kill(p)
 		}
+	})
+}
+
+// overdue ends a process that is not the program after so long.
+func (s *server) overdue(p *program) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.born.Load() == 0 { // it waits for others that are held up
+		time.AfterFunc(s.birthLimit, func() { s.overdue(p) })
+		return
+	}
+	p.late = p.pid == 0
+	s.abort(p)
+}
+
+// abort ends the process that is about to be the program, or waits until it is. The lock is held.
+func (s *server) abort(p *program) {
+	if p.pid != 0 || s.programs[p.id] != p || p.ending || p.aborting {
+		return
+	}
+	p.aborting = true
+	if pid := int(p.born.Load()); pid != 0 && unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil { // still our child, then: reaping takes the lock
+		p.aborted = unix.Kill(pid, unix.SIGKILL) == nil
+	}
+	s.abortLater(p)
+}
+
+// abortLater tries that after a while. The lock is held.
+func (s *server) abortLater(p *program) {
+	time.AfterFunc(abortPause, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.aborting = false
+		s.abort(p)
 	})
 }
 
@@ -275,6 +339,9 @@ func (s *server) reaped(p *program, st status) {
 	exit := &isolation.Exit{Stopped: p.stopped, Killed: p.killed, StartedAt: p.started.At, FinishedAt: st.at,
 		CPU:        time.Duration(st.usage.Utime.Nano() + st.usage.Stime.Nano()),
 		MemoryPeak: st.usage.Maxrss * 1024} // getrusage(2): in KiB
+	if p.late {
+		exit.StartError = fmt.Sprintf(lateWords, p.program, s.birthLimit)
+	}
 	if st.wait.Signaled() {
 		exit.Signal = int(st.wait.Signal())
 	} else {

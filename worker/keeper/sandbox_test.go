@@ -306,6 +306,7 @@ func TestSandboxStartErrors(t *testing.T) {
 	}{
 		"hidden":    {func(s *isolation.Spec) { s.Args = []string{script} }, "cannot start " + script + ": it does not exist"},
 		"directory": {func(s *isolation.Spec) { s.Dir = "/nowhere" }, "cannot start in the working directory /nowhere: it does not exist"},
+		"init's":    {func(s *isolation.Spec) { s.Args = []string{"/proc/1/root/etc/shadow"} }, "cannot start /proc/1/root/etc/shadow: it does not exist"},
 		"not its":   {func(s *isolation.Spec) { s.Dir = "/root" }, "cannot start in the working directory /root: permission denied"},
 	} {
 		e, _ := b.shell(strings.ReplaceAll(name, " ", "-"), "true", c.change)

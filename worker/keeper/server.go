@@ -29,8 +29,6 @@ import (
 const (
 	// spawners is the number of threads that fork. Two keep two cores busy; a fork blocks its thread for half a millisecond.
 	spawners = 4
-	// births is how many programs are prepared at once, each of which takes more open files than once it runs. Some may wait for the disk.
-	births = 2 * spawners
 	// firstClient is how long a new keeper waits for the client that started it.
 	firstClient = 10 * time.Second
 	// acceptPause is the time between two tries to accept a client.
@@ -44,16 +42,17 @@ const (
 
 // server is the keeper.
 type server struct {
-	dir     string
-	mark    string
-	log     *slog.Logger
-	groups  *cgroup.Root // nil where there are none
-	spawner *process.Spawner
-	pump    *pump
-	quiet   *rest.Rest
-	births  chan struct{} // a place for each program that is prepared
-	kept    int           // of how many places namespaces and groups are kept for the next program: of the first ones
-	done    chan struct{} // closed when the keeper is to end
+	dir        string
+	mark       string
+	log        *slog.Logger
+	groups     *cgroup.Root // nil where there are none
+	spawner    *process.Spawner
+	pump       *pump
+	quiet      *rest.Rest
+	births     chan struct{} // a place for each program that is prepared
+	kept       int           // of how many places namespaces and groups are kept for the next program: of the first ones
+	birthLimit time.Duration
+	done       chan struct{} // closed when the keeper is to end
 
 	mu       sync.Mutex
 	programs map[string]*program
@@ -68,6 +67,9 @@ type server struct {
 
 // noCgroups, in the keeper's environment, has it do without control groups: for tests of hosts that have none.
 const noCgroups = "MAYFLY_TEST_NO_CGROUPS"
+
+// birthLimitOf, in the keeper's environment, is a birthLimit for tests.
+const birthLimitOf = "MAYFLY_TEST_BIRTH_LIMIT"
 
 // Main is the keeper's whole life: `mayfly keeper DIR`. It serves until it holds nothing and has no client or is told to
 // quit. Descriptor 3 is where it tells the client that started it how that went: nothing when all is well.
@@ -104,8 +106,11 @@ func open(args []string) (*server, net.Listener, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return nil, nil, fmt.Errorf("cannot forbid core dumps: %w", err)
 	}
-	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}), births: make(chan struct{}, births),
+	s := &server{dir: dir, mark: markOf(dir), log: slog.New(slog.NewTextHandler(os.Stderr, nil)), done: make(chan struct{}), birthLimit: birthLimit,
 		quiet: rest.New(restAfter, rest.Trim, nil), programs: map[string]*program{}, byPID: map[int]*program{}, early: map[int]status{}, commands: map[int]chan status{}}
+	if d, err := time.ParseDuration(os.Getenv(birthLimitOf)); err == nil {
+		s.birthLimit = d
+	}
 	var err error
 	if s.pump, err = newPump(); err != nil {
 		return nil, nil, err
@@ -137,7 +142,8 @@ func open(args []string) (*server, net.Listener, error) {
 		return nil, nil, err
 	}
 	raiseFiles() // the spawner knows what the limit of programs is
-	s.kept = keptPlaces()
+	births, kept := places(filesMost())
+	s.births, s.kept = make(chan struct{}, births), kept
 	for _, m := range s.spawner.Missing() {
 		s.log.Warn("doing without a part of the sandbox", "part", m.Part, logkey.Err, m.Err)
 	}
