@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,9 +19,15 @@ const markName = "MAYFLY_WORKER"
 // Name is a short name for a state directory, which tells what belongs to it from what belongs to others.
 func Name(dir string) string { return markOf(dir)[:8] }
 
-// markOf is the first part of the marks of all programs of a keeper in dir, and of the name of its control groups.
+// markOf is the first part of the marks of all programs of a keeper in dir, and of the name of its control groups. The path is not enough: in a container beside us, whose
+// processes we see, it may be the same one, of another directory.
 func markOf(dir string) string {
-	sum := sha256.Sum256([]byte(dir))
+	name := []byte(dir)
+	var st syscall.Stat_t
+	if syscall.Stat(dir, &st) == nil {
+		name = fmt.Appendf(name, "\x00%d", st.Ino) // not the device: its number may be another one after a boot
+	}
+	sum := sha256.Sum256(name)
 	return hex.EncodeToString(sum[:4]) + "/"
 }
 
