@@ -58,7 +58,7 @@ type config struct {
 	Timeout     duration `envconfig:"MAYFLY_TIMEOUT" default:"0" desc:"timeout of a task that names none; 0: none"`
 	Grace       duration `envconfig:"MAYFLY_GRACE" default:"10s" desc:"time between SIGTERM and SIGKILL for a task that names none"`
 	MaxAttempts int      `envconfig:"MAYFLY_MAX_ATTEMPTS" default:"1" desc:"tries of a task that names no max_attempts, 1 to 100"`
-	Backoff     duration `envconfig:"MAYFLY_BACKOFF" default:"10s" desc:"wait before the second try of a task that names none; doubled for each further one"`
+	Backoff     duration `envconfig:"MAYFLY_BACKOFF" default:"10s" desc:"wait before the second try of a task that names none; doubled for each further one, an hour at most"`
 	OutputMax   size     `group:"What is kept" envconfig:"MAYFLY_OUTPUT_MAX" default:"16MiB" desc:"bytes kept of each output stream of an attempt"`
 	OutputTail  size     `envconfig:"MAYFLY_OUTPUT_TAIL" default:"8KiB" desc:"bytes of the end of each stream that a result carries, at most 1MiB"`
 	History     int      `envconfig:"MAYFLY_HISTORY" default:"10000" desc:"ended tasks that are remembered, with their output; at least 1"`

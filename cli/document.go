@@ -50,7 +50,7 @@ func (d *document) flags(f *pflag.FlagSet) {
 	f.StringVar(&d.timeout, "timeout", "", "the longest running time of an attempt, as 2h or 90s")
 	f.StringVar(&d.grace, "grace", "", "the time between SIGTERM and SIGKILL")
 	f.IntVar(&d.maxAttempts, "max-attempts", 0, "how often it may be tried")
-	f.StringVar(&d.backoff, "backoff", "", "the wait before the second try, doubled for each further one")
+	f.StringVar(&d.backoff, "backoff", "", "the wait before the second try, doubled for each further one, an hour at most")
 	f.IntVar(&d.priority, "priority", 0, "0 (last) to 9 (first)")
 	f.StringVar(&d.deadline, "deadline", "", "the `TIME` (RFC 3339) after which it must not start")
 	f.StringArrayVarP(&d.labels, "label", "l", nil, "`KEY=VALUE`; repeatable")

@@ -57,7 +57,7 @@ type Task struct {
 	Grace *time.Duration `json:"grace"`
 	// MaxAttempts is the number of tries, 1 to 100; 0 for the host's default.
 	MaxAttempts int `json:"max_attempts,omitempty"`
-	// Backoff is the wait before the second try, doubled for each further one, at most a year; nil is the host's default.
+	// Backoff is the wait before the second try, doubled for each further one; no wait is longer than an hour. It may be a year at most; nil is the host's default.
 	Backoff *time.Duration `json:"backoff"`
 
 	// OnLost says what becomes of the worker when its host is cut off from the broker: "keep", or "kill" before another host can begin the
