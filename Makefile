@@ -94,6 +94,7 @@ bench: setup-peers
 	$(GO) test -run '^$$' -bench Latency -benchtime 500x -timeout 1h ./integration && \
 	$(GO) test -run '^$$' -bench Zero -benchtime 20x -timeout 1h ./integration && \
 	$(GO) test -run '^$$' -bench Spawn -benchtime 4000x -timeout 1h ./worker/keeper && \
+	$(GO) test -run '^$$' -bench Page -benchtime 100x -timeout 1h ./manager/history && \
 	$(GO) test -run '^$$' -bench Container -benchtime 60x -timeout 1h ./isolation/container; } 2>&1 | tee $(BENCH)
 	$(GO) run ./integration/bench json '$(VERSION)' <$(BENCH) >$(BENCH_JSON)
 
