@@ -37,7 +37,7 @@ func (d *document) flags(f *pflag.FlagSet) {
 	f.StringVar(&d.name, "name", "", "a name for people")
 	f.StringVar(&d.id, "id", "", "the task's id (default: a new one)")
 	f.StringArrayVarP(&d.environment, "env", "e", nil, "`NAME=VALUE` for the worker's environment, or NAME to hand on our own, which keeps it out of the list of processes; repeatable")
-	f.StringVar(&d.workdir, "workdir", "", "the working directory (default: the task's own scratch directory)")
+	f.StringVar(&d.workdir, "workdir", "", "the working directory (default: the task's own scratch directory; with --image, the image's own)")
 	f.StringVar(&d.stdin, "stdin", "", "`TEXT` for standard input")
 	f.StringVar(&d.stdinFile, "stdin-file", "", "a `FILE` for standard input; - is ours")
 	f.Float64Var(&d.cpu, "cpu", 0, "`CORES`, possibly fractional")

@@ -44,7 +44,7 @@ type Task struct {
 	Params      json.RawMessage
 	Image       string
 	Environment map[string]string
-	// Workdir is an absolute path, or empty for the attempt's scratch directory.
+	// Workdir is an absolute path, or empty for the attempt's scratch directory; with an image, for the image's own.
 	Workdir string
 	Stdin   string
 	// Resources is what the task asks for; zero fields are the host's to default.

@@ -43,7 +43,7 @@ type Task struct {
 	Image string `json:"image,omitempty"`
 	// Environment holds variables; names beginning with MAYFLY_ are reserved.
 	Environment map[string]string `json:"environment,omitempty"`
-	// Workdir is an absolute path; empty for the task's scratch directory.
+	// Workdir is an absolute path; empty for the task's scratch directory, with an image for the image's own.
 	Workdir string `json:"workdir,omitempty"`
 
 	// Resources is what the worker is given, and its limits.

@@ -18,9 +18,9 @@
 // ([queue.DecodeTemplate]).
 //
 // What a message may set without leave says nothing about how the work is done: params, stdin, name, id, labels,
-// deadline, priority, max_attempts, backoff and pool. Environment variables and labels are merged with those of the type
+// deadline, priority, max_attempts, backoff, on_lost and pool. Environment variables and labels are merged with those of the type
 // name by name, resources field by field; all else that a message sets takes the place of the type's. Where neither gives
-// a timeout, the type's limit is the timeout. A task does not tell priority 5 from none: both become the type's.
+// a timeout, the type's limit is the timeout.
 //
 // The directory is read anew when it has changed, which is looked for at most once a second and only when a task comes. A
 // directory that cannot be read, or holds a file with a mistake, leaves the types as they were.
