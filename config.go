@@ -71,7 +71,7 @@ type config struct {
 	OnStop      string   `envconfig:"MAYFLY_ON_STOP" default:"stop" desc:"stop: at the drain timeout, stop what still runs and return it to the queue; keep: leave running workers to the keeper for the next manager"`
 	Sandbox     string   `group:"Confinement" envconfig:"MAYFLY_SANDBOX" default:"on" desc:"on: confine workers as far as this host allows; off: workers are this manager's user and see what it sees (for hosts where all tasks are trusted)"`
 	TaskUser    string   `envconfig:"MAYFLY_TASK_USER" desc:"whom workers run as: a user's name, or a range of ids as 70000-70999, of which each worker gets one; default: a range that no system uses"`
-	TaskHidden  []string `envconfig:"MAYFLY_TASK_HIDDEN" desc:"files and directories that workers do not see, beside Mayfly's own, separated by commas"`
+	TaskHidden  []string `envconfig:"MAYFLY_TASK_HIDDEN" desc:"directories that workers do not see, beside Mayfly's own, separated by commas; files, too, but one shows again when it is replaced"`
 	TaskWrites  []string `envconfig:"MAYFLY_TASK_WRITABLE" desc:"files and directories of the host that workers may write to, as far as their user may; all else but their own is read-only"`
 	Containers  string   `group:"Containers" envconfig:"MAYFLY_CONTAINERS" default:"auto" desc:"auto: run images where Docker answers at the start; on: do not start without it; off: run none"`
 	Docker      string   `envconfig:"MAYFLY_DOCKER" default:"unix:///var/run/docker.sock" desc:"Docker's address"`
