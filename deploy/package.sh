@@ -16,6 +16,20 @@ for shell in bash zsh fish; do
 	"$files/mayfly" completion $shell >"$files/completion.$shell"
 done
 deploy/licences.sh >"$files/copyright"
+
+# What people read: the documents, and what they lead to, beside each other as in the sources.
+doc() {
+	for path; do
+		case $path in *_test.go) continue ;; *.sh) mode=755 ;; *) mode=644 ;; esac
+		install -D -m "$mode" "$path" "$files/doc/$path"
+	done
+}
+rm -rf "$files/doc"
+doc README.md CHANGELOG.md LICENSE api/openapi.json docs/*.md docs/bench.json docs/images/* docs/schema/*
+doc clients/go/*.go clients/go/example/*.go clients/java/*.java clients/node/*.js clients/node/*.json clients/python/*.py clients/shell/*.sh
+doc deploy/autoscale.sh deploy/compose.yaml deploy/mayfly.env deploy/mayfly.service deploy/vulnerabilities.txt deploy/tools/go.mod deploy/kubernetes/* deploy/rabbitmq/* \
+	deploy/prometheus/alerts.yml deploy/prometheus/prometheus.yml deploy/grafana/*.json deploy/grafana/provisioning/*/*
+find "$files/doc" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} + # nfpm takes the times of directories
 for kind in deb rpm; do
 	$TOOL nfpm package --config deploy/nfpm.yaml --packager $kind --target "$DIST/"
 done

@@ -102,6 +102,8 @@ func contents(t *testing.T, dist string) {
 			"-rw------- root/root ./etc/mayfly/mayfly.env",
 			"-rw-r--r-- root/root ./usr/share/bash-completion/completions/mayfly",
 			"-rw-r--r-- root/root ./usr/share/doc/mayfly/docs/operations.md",
+			"-rwxr-xr-x root/root ./usr/share/doc/mayfly/deploy/rabbitmq/setup.sh",
+			"-rw-r--r-- root/root ./usr/share/doc/mayfly/deploy/rabbitmq/definitions.json",
 			"Version: 1.0.0",
 		} {
 			if !strings.Contains(text, want+"\n") {
@@ -114,6 +116,7 @@ func contents(t *testing.T, dist string) {
 			t.Errorf("it does not say %q:\n%s", want, text)
 		}
 	}
+	linked(t, filepath.Join(dist, "root/usr/share/doc/mayfly"))
 	// All that is commented out must be a setting that there is, with a value that may be had.
 	settings := regexp.MustCompile(`(?m)^#(MAYFLY_\w+=.*)$`).FindAllStringSubmatch(read(t, "../deploy", "mayfly.env"), -1)
 	if len(settings) < 10 {
@@ -125,6 +128,23 @@ func contents(t *testing.T, dist string) {
 		environment[name] = value
 	}
 	accepts(t, environment)
+}
+
+// linked looks whether what the documents in a package lead to is there, too.
+func linked(t *testing.T, root string) {
+	t.Helper()
+	documents, _ := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	if len(documents) < 10 {
+		t.Errorf("only %d documents", len(documents))
+	}
+	for _, path := range append(documents, filepath.Join(root, "README.md"), filepath.Join(root, "CHANGELOG.md")) {
+		dir, name := filepath.Split(path)
+		for _, link := range regexp.MustCompile(`\]\(([^)\s#]+)`).FindAllStringSubmatch(read(t, dir, name), -1) {
+			if _, err := os.Stat(filepath.Join(dir, link[1])); err != nil && !strings.Contains(link[1], "://") {
+				t.Errorf("%s leads to %s, which is not in the package", name, link[1])
+			}
+		}
+	}
 }
 
 // glibcOf is the version of the C library that a binary needs.
