@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly/mayfly/integration/broker"
 )
 
-// TestLeastRights has deploy/rabbitmq/setup.sh prepare a broker for two hosts and a producer with the least rights. All goes on as it does with all rights,
+// TestLeastRights has deploy/rabbitmq/setup.sh prepare a virtual host of a broker for two hosts and a producer with the least rights. All goes on as it does with all rights,
 // and nothing else goes.
 func TestLeastRights(t *testing.T) {
 	t.Parallel()
@@ -25,15 +25,16 @@ func TestLeastRights(t *testing.T) {
 			setup := func(input string, args ...string) {
 				t.Helper()
 				cmd := exec.Command("../deploy/rabbitmq/setup.sh", args...)
-				cmd.Env = append(os.Environ(), "RABBITMQCTL="+ctl)
+				cmd.Env = append(os.Environ(), "RABBITMQCTL="+ctl, "VHOST=mayfly")
 				cmd.Stdin = strings.NewReader(input)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("setup.sh %v: %v\n%s", args, err, out)
 				}
 			}
 			setup("", "queues", "default")
+			setup("", "queues", "default") // with all there already
 			setup("secret\n", "producer", "alice", "default")
-			url := func(user string) string { return strings.Replace(b.URL(), "guest:guest", user+":secret", 1) }
+			url := func(user string) string { return strings.Replace(b.URL(), "guest:guest", user+":secret", 1) + "mayfly" }
 			var hosts []*host
 			for _, cpus := range []string{"1", "4"} {
 				h := newHost(t, "MAYFLY_DECLARE=passive", "MAYFLY_CPUS="+cpus)

@@ -1,12 +1,15 @@
 #!/bin/sh
 # What Mayfly needs of RabbitMQ, made beforehand, so that hosts and producers get by with the least rights. Run on a node of the broker:
 #
-#   setup.sh queues POOL...                      exchanges, queues and bindings (definitions.json, and those of the pools); policies
+#   setup.sh queues POOL...                      the virtual host, exchanges, queues and bindings (definitions.json, and those of the pools); policies
 #   setup.sh host NAME POOL...                   a user for the host NAME (MAYFLY_HOST), for MAYFLY_DECLARE=passive; its password on standard input
 #   setup.sh producer NAME POOL...               a user that submits to these pools, cancels, and has results sent back to queues that it names
 #                                                mayfly.reply.*; its password likewise
 #
 # VHOST is the virtual host (/), RABBITMQCTL the command. What is there already is left alone; rights are set anew.
+
+# Virtual host, users, rights and policies are not in definitions.json: it would hold passwords, or their hashes, and the names of hosts; rights are by host and pools;
+# and the policy's key is known to RabbitMQ from 3.12 on, by another way before. So who imports it by other means (an operator, load_definitions) makes these, too.
 set -eu
 : "${VHOST:=/}" "${RABBITMQCTL:=rabbitmqctl}"
 ctl() { "$RABBITMQCTL" -q "$@" </dev/null; } # else it takes the password, which is for add_user
@@ -26,6 +29,7 @@ user() {
 
 case $what in
 queues)
+	ctl list_vhosts name --no-table-headers | grep -qxF -e "$VHOST" || ctl add_vhost "$VHOST"
 	# The definitions are of the pool "default" in the virtual host "/". rabbitmqctl cannot read them from its standard input; it may be another user's.
 	file=$(mktemp)
 	trap 'rm -f "$file"' EXIT
