@@ -59,7 +59,7 @@ func (s *submission) await(ctx context.Context, cmd *cobra.Command, client *api.
 	a := &awaited{client: client, counts: map[queue.State]int{}, idle: map[string]int{}, ended: func(r *queue.Result) {
 		bar.one()
 		if s.command.json {
-			printJSONLine(cmd.OutOrStdout(), r)
+			_ = printJSONLine(cmd.OutOrStdout(), r)
 		} else if r.State != queue.Succeeded {
 			bars.say("%s: %s (%s): %s", r.ID, r.State, r.Cause, clean(r.Message))
 		}

@@ -49,7 +49,7 @@ func (s *submission) many(cmd *cobra.Command, client *api.Client) error {
 			waits.add(a.ID)
 		case s.quiet:
 		case s.command.json:
-			printJSONLine(cmd.OutOrStdout(), a)
+			_ = printJSONLine(cmd.OutOrStdout(), a)
 		default:
 			fmt.Fprintln(cmd.OutOrStdout(), a.ID)
 		}

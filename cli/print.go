@@ -28,10 +28,12 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // printJSONLine prints JSON on a line of its own.
-func printJSONLine(w io.Writer, v any) {
-	if text, err := json.Marshal(v); err == nil {
-		fmt.Fprintf(w, "%s\n", plain.JSON(text))
+func printJSONLine(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err == nil {
+		_, err = fmt.Fprintf(w, "%s\n", plain.JSON(text))
 	}
+	return err
 }
 
 // output is where a worker's output goes: as it is, unless a person looks on whose terminal would obey it. flush is called at the end.

@@ -70,6 +70,19 @@ func JSON(text []byte) []byte {
 	return out
 }
 
+// Whole is how many bytes of a text that goes on are there with all of their character: all but the beginning of the last one, where its rest is still to come.
+func Whole(text []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if c := text[len(text)-n]; utf8.RuneStart(c) {
+			if c >= utf8.RuneSelf && !utf8.FullRune(text[len(text)-n:]) {
+				return len(text) - n
+			}
+			break
+		}
+	}
+	return len(text)
+}
+
 // Writer passes on what Text leaves of what is written to it, which may come in pieces. The end of a line may be CR LF.
 type Writer struct {
 	w io.Writer
@@ -87,14 +100,7 @@ func (p *Writer) Write(b []byte) (int, error) {
 	if end > 0 && text[end-1] == '\r' {
 		end--
 	} else {
-		for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
-			if c := text[len(text)-n]; utf8.RuneStart(c) {
-				if c >= utf8.RuneSelf && !utf8.FullRune(text[len(text)-n:]) {
-					end -= n
-				}
-				break
-			}
-		}
+		end = Whole(text)
 	}
 	out := Text(strings.ReplaceAll(string(text[:end]), "\r\n", "\n"))
 	p.held = append([]byte{}, text[end:]...)
