@@ -38,7 +38,7 @@ last 20 unless --ended says how many. With other filters, those are counted that
 			}
 			filter, err := api.Filter(query)
 			if err != nil {
-				return err
+				return usage("%w", err)
 			}
 			switch byEnd := len(filter.States)+len(filter.Causes) > 0; {
 			case ended < 0:
