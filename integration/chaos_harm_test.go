@@ -28,7 +28,17 @@ func (c *chaos) harm(h *harmed) {
 	case n < 45:
 		h.signal(syscall.SIGSTOP)
 		c.mend(c.between(0.5, 15), over(stopManager, func() { h.signal(syscall.SIGCONT) }))
-	case n < 55:
+	case n < 50:
+		pid := h.keeperPID()
+		if pid > 0 {
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+		c.mend(c.between(0.5, 10), over(stopKeeper, func() {
+			if pid > 0 {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+		}))
+	case n < 57:
 		if pid := h.keeperPID(); pid > 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}

@@ -108,7 +108,7 @@ func (c *chaos) said(id string) string {
 // run it again, unless the keeper died with what it knew.
 func (c *chaos) explain(first, second run) (kinds []string) {
 	for _, f := range c.faults {
-		if f.host == first.host && f.kind != slowness && (first.host != second.host || f.kind == killKeeper) && f.from.Before(second.from) && f.to.After(first.from) && !slices.Contains(kinds, f.kind) {
+		if f.host == first.host && f.kind != slowness && f.kind != stopKeeper && (first.host != second.host || f.kind == killKeeper) && f.from.Before(second.from) && f.to.After(first.from) && !slices.Contains(kinds, f.kind) {
 			kinds = append(kinds, f.kind)
 		}
 	}

@@ -85,6 +85,7 @@ const (
 	killManager = "manager killed"
 	stopManager = "manager stopped (SIGSTOP)"
 	killKeeper  = "keeper killed"
+	stopKeeper  = "keeper stopped"
 	cutOff      = "connection cut"
 	silence     = "connection silent (half-open)"
 	slowness    = "connection slow"
