@@ -1,6 +1,9 @@
 package queue
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // What stands for what is not shown.
 const (
@@ -61,8 +64,12 @@ func likeEnvironment(name string) bool {
 }
 
 // secretFrom returns where the values of an environment may begin in a text of which the form is not known, or -1: the name may be misspelt, quoted in any way, or
-// written with escapes, which all begin with \u00 where they stand for its letters.
+// written with escapes, which all begin with \u00 where they stand for its letters. In a text that is not UTF-8, or has a NUL, they may begin anywhere: it may be UTF-16, as programs
+// on Windows write it, where no name is found by its bytes.
 func secretFrom(text string) int {
+	if !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+		return 0
+	}
 	for i := range len(text) {
 		if rest := text[i:]; strings.HasPrefix(rest, `\u00`) || len(rest) >= 3 && strings.EqualFold(rest[:3], "env") {
 			if i > 0 && text[i-1] == '"' {

@@ -2,7 +2,9 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -39,6 +41,33 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// TestOtherEncodings holds that nothing is shown of a document in which names and values are not found by their bytes: one in UTF-16, say. One that is JSON but for
+// its letters is shown as any other.
+func TestOtherEncodings(t *testing.T) {
+	t.Parallel()
+	const text = `{"environment":{"A":"7777"},"shell":"x"}`
+	hidden := []string{"{\"shell\":\"x\"\x00,'environ\x00ment':{\"A\":\"7777\"}}", "{\"shell\":\"x\xff\",'\xe5nvironment':{\"A\":\"7777\"}}"}
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		var wide []byte
+		for _, c := range "\ufeff" + text {
+			wide = order.AppendUint16(wide, uint16(c))
+		}
+		hidden = append(hidden, string(wide), string(wide[2:]))
+	}
+	for _, body := range hidden {
+		if shown := string(Mask([]byte(body))); shown != maskedRest {
+			t.Errorf("%q is shown as %q", body, shown)
+		}
+		var r *Refusal
+		if _, err := Decode(Message{Body: []byte(body)}); !errors.As(err, &r) || r.Value != "" {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+	if shown := string(Mask([]byte("{\"name\":\"\xff\",\"environment\":{\"A\":\"7777\xff\"}}"))); shown != "{\"name\":\"\xff\",\"environment\":{\"A\":\"(hidden)\"}}" {
+		t.Errorf("shown as %q", shown)
+	}
+}
+
 // TestRefusalsHideSecrets holds that no refusal shows a value of the environment.
 func TestRefusalsHideSecrets(t *testing.T) {
 	t.Parallel()
@@ -62,6 +91,7 @@ func TestRefusalsHideSecrets(t *testing.T) {
 		`{"env":{"A":"7777"},"shell":"x"}`,
 		`[{"environment":{"A":"7777"},"shell":"x"}]`,
 		`"{\"environment\":{\"A\":\"7777\"}}"`,
+		"{'e\x00nvironment':{\"A\":\"7777\"}}",
 	} {
 		if _, err := Decode(Message{Body: []byte(body)}); err == nil || strings.Contains(err.Error(), "7777") {
 			t.Errorf("%.60s: %v", body, err)
