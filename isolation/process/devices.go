@@ -50,9 +50,11 @@ func dev(more []isolation.Device, terminals func() error) error {
 	return readOnly("/dev")
 }
 
-// newTerminals mounts terminals that are not the host's.
+// newTerminals mounts terminals that are not the host's. Their number is bounded: all terminals of a kernel count against kernel.pty.max (4096, of which 1024
+// are kept for the host's own; Documentation/filesystems/devpts.rst), and programs that take all that is left would leave none to containers and to whatever else
+// has a /dev/pts of its own.
 func newTerminals() error {
-	return unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+	return unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,max=1024")
 }
 
 // node makes the file of a device. Who is shown a device may use it: what the host's file says of its users says nothing of the

@@ -52,7 +52,7 @@ func shownDevices(t *testing.T, b *bench) {
 		need.Missing(t, "no device file can be made: %v", err)
 	}
 	const look = "ls /dev | tr '\\n' ' '; find /dev/mayfly* /tmp ! -type d 2>/dev/null | sort | tr '\\n' ' '; "
-	const terminals = "test -c /dev/ptmx && test -w /dev/ptmx && : >/dev/shm/x && ! grep -q \" /dev rw\\| $HOST rw\" /proc/self/mountinfo && echo whole"
+	const terminals = "grep -q \" /dev/pts .*max=1024\" /proc/self/mountinfo && test -c /dev/ptmx && test -w /dev/ptmx && : >/dev/shm/x && ! grep -q \" /dev rw\\| $HOST rw\" /proc/self/mountinfo && echo whole"
 	zero, capability, inTmp, elsewhere := device("/dev/mayfly0", 5), device("/dev/mayfly-caps/cap/7", 7), device(host, 5), device("/etc/hostname", 5)
 	reads := func(path string) string { return "head -c3 " + path + " | wc -c; stat -c %a:%u:%t:%T " + path + "; " }
 	const zeros = "3\n666:0:1:5\n"
