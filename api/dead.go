@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/mayfly/mayfly/queue"
@@ -15,49 +14,19 @@ func (s *Server) dead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := []queue.DeadLetter{}
-	err = s.backend.Cemetery().Dead(r.Context(), func(d queue.DeadLetter) bool {
-		if len(list) >= limit {
-			return false
-		}
-		d.Body = nil // bodies may be large: one is shown at a time
-		list = append(list, d)
-		return true
-	})
+	list, err := s.backend.Cemetery().Dead(r.Context(), limit)
 	if err != nil {
 		return err
+	}
+	if list == nil {
+		list = []queue.DeadLetter{}
 	}
 	answer(w, http.StatusOK, list)
 	return nil
 }
 
-// buried finds a dead letter by its key, or by a task's id that is no other's.
-func (s *Server) buried(ctx context.Context, key string) (*queue.DeadLetter, error) {
-	var found *queue.DeadLetter
-	var keys []string
-	err := s.backend.Cemetery().Dead(ctx, func(d queue.DeadLetter) bool {
-		if d.Key == key {
-			found, keys = &d, nil
-			return false
-		}
-		if d.TaskID == key {
-			found, keys = &d, append(keys, d.Key)
-		}
-		return true
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case found == nil:
-		return nil, queue.ErrNoDeadLetter
-	case len(keys) > 1:
-		return nil, &queue.AmbiguousError{TaskID: key, Keys: keys}
-	}
-	return found, nil
-}
-
 func (s *Server) deadLetter(w http.ResponseWriter, r *http.Request) error {
-	found, err := s.buried(r.Context(), r.PathValue("key"))
+	found, err := s.backend.Cemetery().DeadLetter(r.Context(), r.PathValue("key"))
 	if err != nil {
 		return err
 	}

@@ -81,13 +81,10 @@ func TestClientsFaults(t *testing.T) {
 // graveyard has two dead letters of the task "two", one of "one". As the queues do, it knows them by what is theirs alone.
 type graveyard struct{}
 
-func (graveyard) Dead(_ context.Context, visit func(queue.DeadLetter) bool) error {
-	for _, d := range []queue.DeadLetter{{Key: "two/1", TaskID: "two"}, {Key: "one", TaskID: "one"}, {Key: "two/3", TaskID: "two"}} {
-		if !visit(d) {
-			break
-		}
-	}
-	return nil
+func (graveyard) Dead(context.Context, int) ([]queue.DeadLetter, error) { return nil, nil }
+
+func (g graveyard) DeadLetter(ctx context.Context, key string) (queue.DeadLetter, error) {
+	return queue.DeadLetter{Key: key}, g.Requeue(ctx, key)
 }
 
 func (graveyard) Requeue(_ context.Context, key string) error {

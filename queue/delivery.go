@@ -147,14 +147,31 @@ type DeadLetter struct {
 	Body     []byte    `json:"body,omitempty"`
 }
 
-// Cemetery reads and empties the dead letters. A key is the task id where that is unique among them; else Requeue and Drop refuse it with an *AmbiguousError.
+// Cemetery reads and empties the dead letters. A key is the task id where that is unique among them; else all but Dead refuse it with an *AmbiguousError. None of
+// them loses a letter, or has in memory more than one body or two, and what a list says.
 type Cemetery interface {
-	// Dead calls visit for every dead letter, oldest first, until it returns false. Listing never loses one.
-	Dead(ctx context.Context, visit func(DeadLetter) bool) error
+	// Dead returns the oldest dead letters, oldest first, without their bodies: limit at most, and no more than fit into about DeadListMost bytes, but one.
+	Dead(ctx context.Context, limit int) ([]DeadLetter, error)
+	// DeadLetter returns one with its body.
+	DeadLetter(ctx context.Context, key string) (DeadLetter, error)
 	// Requeue puts the dead letter back into its pool, queued now and with an empty history: confirmed, then removed from the dead.
 	Requeue(ctx context.Context, key string) error
 	// Drop removes the dead letter for good.
 	Drop(ctx context.Context, key string) error
+}
+
+// DeadListMost bounds a list of dead letters, in bytes: enough for a hundred thousand that say little.
+const DeadListMost = 64 << 20
+
+// Size is about how many bytes a dead letter takes in a list.
+func (d *DeadLetter) Size() int {
+	const each = 256 // the structures themselves
+	size := each + len(d.Key) + len(d.TaskID) + len(d.Pool) + len(d.Band) + len(d.Host) + len(d.Cause) + len(d.Reason)
+	for i := range d.Attempts {
+		a := &d.Attempts[i]
+		size += each + len(a.Host) + len(a.Cause) + len(a.Signal) + len(a.Message)
+	}
+	return size
 }
 
 // ErrNoDeadLetter says that no dead letter has the key.
@@ -167,5 +184,10 @@ type AmbiguousError struct {
 }
 
 func (a *AmbiguousError) Error() string {
-	return fmt.Sprintf("cannot tell which dead letter is meant: %d are of the task %s; name one by its key: %s", len(a.Keys), a.TaskID, strings.Join(a.Keys, ", "))
+	const most = 100 // a sentence of thousands would be read by nobody
+	shown, more := a.Keys, ""
+	if len(shown) > most {
+		shown, more = shown[:most], ", …"
+	}
+	return fmt.Sprintf("cannot tell which dead letter is meant: %d are of the task %s; name one by its key: %s%s", len(a.Keys), a.TaskID, strings.Join(shown, ", "), more)
 }

@@ -11,37 +11,69 @@ import (
 )
 
 // Dead implements queue.Cemetery.
-func (q *Queue) Dead(ctx context.Context, visit func(queue.DeadLetter) bool) error {
-	return q.db.View(func(tx *bolt.Tx) error {
+func (q *Queue) Dead(ctx context.Context, limit int) (list []queue.DeadLetter, err error) {
+	err = q.db.View(func(tx *bolt.Tx) error {
 		seen, err := deadIDs(tx)
 		if err != nil {
 			return err
 		}
+		size := 0
 		c := tx.Bucket(deadBucket).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
+		for k, v := c.First(); k != nil && len(list) < limit; k, v = c.Next() {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			m, end, err := unseal(v)
+			e, _, err := split(v)
 			if err != nil {
 				return err
 			}
-			if !visit(queue.DeadLetter{Key: deadKey(end.TaskID, parse(k), seen), TaskID: end.TaskID, Pool: m.Pool, Band: m.Band, Host: end.Host,
-				Cause: end.Cause, Reason: end.Reason, BuriedAt: end.BuriedAt, Attempts: m.History, Body: m.Body}) {
+			d := e.letter(deadKey(e.Dead.TaskID, parse(k), seen))
+			if size += d.Size(); size > queue.DeadListMost && len(list) > 0 {
 				return nil
 			}
+			list = append(list, d)
 		}
 		return nil
 	})
+	return list, err
+}
+
+// DeadLetter implements queue.Cemetery.
+func (q *Queue) DeadLetter(_ context.Context, key string) (d queue.DeadLetter, err error) {
+	err = q.db.View(func(tx *bolt.Tx) error {
+		seen, err := deadIDs(tx)
+		if err != nil {
+			return err
+		}
+		k, v, err := dig(tx, key, seen)
+		if err != nil {
+			return err
+		}
+		e, body, err := split(v)
+		if err != nil {
+			return err
+		}
+		d = e.letter(deadKey(e.Dead.TaskID, parse(k), seen))
+		d.Body = append([]byte{}, body...)
+		return nil
+	})
+	return d, err
+}
+
+// letter is what the envelope of a dead letter says.
+func (e *envelope) letter(key string) queue.DeadLetter {
+	end := e.Dead
+	return queue.DeadLetter{Key: key, TaskID: end.TaskID, Pool: e.Pool, Band: e.Band, Host: end.Host, Cause: end.Cause, Reason: end.Reason, BuriedAt: end.BuriedAt,
+		Attempts: e.History}
 }
 
 // deadIDs counts the dead letters of each task.
 func deadIDs(tx *bolt.Tx) (map[string]int, error) {
 	seen := map[string]int{}
 	err := tx.Bucket(deadBucket).ForEach(func(_, v []byte) error {
-		_, end, err := unseal(v)
+		e, _, err := split(v)
 		if err == nil {
-			seen[end.TaskID]++
+			seen[e.Dead.TaskID]++
 		}
 		return err
 	})
@@ -56,37 +88,42 @@ func deadKey(taskID string, n uint64, seen map[string]int) string {
 	return fmt.Sprintf("%s/%d", taskID, n)
 }
 
-// dig finds the dead letter of a key.
-func dig(tx *bolt.Tx, key string) (number []byte, m queue.Message, err error) {
-	seen, err := deadIDs(tx)
-	if err != nil {
-		return nil, m, err
-	}
+// dig finds the dead letter of a key: its number, and its envelope, which belongs to the database. seen is what deadIDs says.
+func dig(tx *bolt.Tx, key string, seen map[string]int) (number, sealed []byte, err error) {
 	var keys []string
 	c := tx.Bucket(deadBucket).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
-		found, end, err := unseal(v)
+		e, _, err := split(v)
 		if err != nil {
-			return nil, m, err
+			return nil, nil, err
 		}
-		if end.TaskID == key {
+		id := e.Dead.TaskID
+		if id == key {
 			keys = append(keys, deadKey(key, parse(k), seen))
 		}
-		if deadKey(end.TaskID, parse(k), seen) == key || fmt.Sprintf("%s/%d", end.TaskID, parse(k)) == key {
-			return append([]byte{}, k...), found, nil
+		if deadKey(id, parse(k), seen) == key || fmt.Sprintf("%s/%d", id, parse(k)) == key {
+			return append([]byte{}, k...), v, nil
 		}
 	}
 	if len(keys) > 1 {
-		return nil, m, &queue.AmbiguousError{TaskID: key, Keys: keys}
+		return nil, nil, &queue.AmbiguousError{TaskID: key, Keys: keys}
 	}
-	return nil, m, queue.ErrNoDeadLetter
+	return nil, nil, queue.ErrNoDeadLetter
 }
 
 // Requeue implements queue.Cemetery.
 func (q *Queue) Requeue(_ context.Context, key string) error {
 	lane := ""
 	err := q.commits.Update(func(tx *bolt.Tx) error {
-		k, m, err := dig(tx, key)
+		seen, err := deadIDs(tx)
+		if err != nil {
+			return err
+		}
+		k, v, err := dig(tx, key, seen)
+		if err != nil {
+			return err
+		}
+		m, _, err := unseal(v)
 		if err != nil {
 			return err
 		}
@@ -107,7 +144,11 @@ func (q *Queue) Requeue(_ context.Context, key string) error {
 // Drop implements queue.Cemetery.
 func (q *Queue) Drop(_ context.Context, key string) error {
 	return q.commits.Update(func(tx *bolt.Tx) error {
-		k, _, err := dig(tx, key)
+		seen, err := deadIDs(tx)
+		if err != nil {
+			return err
+		}
+		k, _, err := dig(tx, key, seen)
 		if err != nil {
 			return err
 		}

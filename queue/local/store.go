@@ -59,17 +59,25 @@ func seal(m queue.Message, dead *burial) ([]byte, error) {
 
 // unseal reads an envelope. The message has a body of its own: b belongs to the database.
 func unseal(b []byte) (m queue.Message, dead *burial, err error) {
-	var e envelope
+	e, body, err := split(b)
+	if err != nil {
+		return m, nil, err
+	}
+	m = queue.Message{Body: append([]byte{}, body...), MessageID: e.MessageID, CorrelationID: e.CorrelationID, ReplyTo: e.ReplyTo,
+		UserID: e.UserID, Pool: e.Pool, Band: e.Band, QueuedAt: e.QueuedAt, History: e.History, Headers: e.Headers}
+	return m, e.Dead, nil
+}
+
+// split reads an envelope without a copy of the body, which belongs to the database as b does.
+func split(b []byte) (e envelope, body []byte, err error) {
 	if len(b) < 4 || len(b)-4 < int(binary.BigEndian.Uint32(b)) {
-		return m, nil, errors.New("cannot read a stored message: it is cut off")
+		return e, nil, errors.New("cannot read a stored message: it is cut off")
 	}
 	end := 4 + int(binary.BigEndian.Uint32(b))
 	if err := json.Unmarshal(b[4:end], &e); err != nil {
-		return m, nil, fmt.Errorf("cannot read a stored message: %w", err)
+		return e, nil, fmt.Errorf("cannot read a stored message: %w", err)
 	}
-	m = queue.Message{Body: append([]byte{}, b[end:]...), MessageID: e.MessageID, CorrelationID: e.CorrelationID, ReplyTo: e.ReplyTo,
-		UserID: e.UserID, Pool: e.Pool, Band: e.Band, QueuedAt: e.QueuedAt, History: e.History, Headers: e.Headers}
-	return m, e.Dead, nil
+	return e, b[end:], nil
 }
 
 func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

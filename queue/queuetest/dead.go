@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"reflect"
 	"time"
 
@@ -12,11 +14,22 @@ import (
 
 func (s *suite) letters() []queue.DeadLetter {
 	s.Helper()
-	var list []queue.DeadLetter
-	if err := s.Dead(s.ctx, func(d queue.DeadLetter) bool { list = append(list, d); return true }); err != nil {
+	list, err := s.Dead(s.ctx, math.MaxInt)
+	if err != nil {
 		s.Fatalf("Dead: %v", err)
 	}
+	for _, d := range list {
+		if d.Body != nil {
+			s.Errorf("%s is listed with its body", d.Key)
+		}
+	}
 	return list
+}
+
+// show looks at a dead letter and nothing else.
+func (s *suite) show(ctx context.Context, key string) error {
+	_, err := s.DeadLetter(ctx, key)
+	return err
 }
 
 func (s *suite) buryAll(src queue.Source, n int) {
@@ -32,7 +45,10 @@ func bury(s *suite) {
 	src := s.open(1)
 	s.publish(full())
 	s.buryAll(src, 1)
-	d := s.letters()[0]
+	d, err := s.DeadLetter(s.ctx, s.letters()[0].Key)
+	if err != nil {
+		s.Fatal(err)
+	}
 	if d.Key == "" || d.TaskID != "full" || d.Pool != Pool || d.Band != queue.High || d.Reason != "it failed: full" || d.Cause != queue.CauseExit ||
 		!bytes.Equal(d.Body, full().Body) || !reflect.DeepEqual(d.Attempts, history(1)) || time.Since(d.BuriedAt) > time.Hour || d.Host == "" {
 		s.Errorf("dead letter = %+v", d)
@@ -53,7 +69,7 @@ func requeueAndDrop(s *suite) {
 	if err := s.Requeue(s.ctx, "a"); err != nil {
 		s.Fatal(err)
 	}
-	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue} {
+	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue, s.show} {
 		if err := act(s.ctx, "b"); !errors.Is(err, queue.ErrNoDeadLetter) {
 			s.Errorf("of a dead letter that is gone: %v", err)
 		}
@@ -80,7 +96,7 @@ func severalDead(s *suite) {
 	if len(letters) != 2 {
 		s.Fatalf("dead letters = %+v", letters)
 	}
-	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue} {
+	for _, act := range []func(context.Context, string) error{s.Drop, s.Requeue, s.show} {
 		var several *queue.AmbiguousError
 		if err := act(s.ctx, "a"); !errors.As(err, &several) || several.TaskID != "a" || len(several.Keys) != 2 || several.Keys[0] != letters[0].Key || several.Keys[1] != letters[1].Key {
 			s.Errorf("by their id: %v, want that it is one of %s and %s", err, letters[0].Key, letters[1].Key)
@@ -122,8 +138,19 @@ func listing(s *suite) {
 			s.Fatalf("listing %d shows %d dead letters", i, n)
 		}
 	}
-	n := 0
-	if err := s.Dead(s.ctx, func(queue.DeadLetter) bool { n++; return false }); err != nil || n != 1 {
-		s.Errorf("a listing that is broken off visits %d, %v", n, err)
+	for _, id := range []string{"a", "b"} {
+		if d, err := s.DeadLetter(s.ctx, id); err != nil || d.TaskID != id || len(d.Body) == 0 {
+			s.Errorf("%s is shown as %+v, %v", id, d, err)
+		}
+	}
+	for limit, want := range map[int]string{0: "[]", 1: "[a]", 2: "[a b]"} {
+		ids := []string{}
+		list, err := s.Dead(s.ctx, limit)
+		for _, d := range list {
+			ids = append(ids, d.TaskID)
+		}
+		if err != nil || fmt.Sprint(ids) != want {
+			s.Errorf("the oldest %d are %v, want %s (%v)", limit, ids, want, err)
+		}
 	}
 }

@@ -251,10 +251,8 @@ func bodies(s *suite) {
 		s.settle(d, result(queue.Bury, d))
 	}
 	s.until("all are buried", func() bool { return len(s.letters()) == 3 })
-	for _, d := range s.letters() {
-		if d.TaskID == "b2" && len(d.Body) != 1<<20 {
-			s.Errorf("the buried body has %d bytes", len(d.Body))
-		}
+	if d, err := s.DeadLetter(s.ctx, "b2"); err != nil || len(d.Body) != 1<<20 {
+		s.Errorf("the buried body has %d bytes (%v)", len(d.Body), err)
 	}
 }
 

@@ -151,7 +151,7 @@ func TestClosedClient(t *testing.T) {
 		if _, err := cl.Depth(within(t)); !errors.Is(err, queue.ErrClosed) {
 			t.Errorf("Depth: %v", err)
 		}
-		if err := cl.Dead(within(t), nil); !errors.Is(err, queue.ErrClosed) {
+		if _, err := cl.Dead(within(t), 1); !errors.Is(err, queue.ErrClosed) {
 			t.Errorf("Dead: %v", err)
 		}
 		if _, err := cl.Source().Receive(within(t)); !errors.Is(err, queue.ErrClosed) {

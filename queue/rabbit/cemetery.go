@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
-	"sort"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -20,33 +18,36 @@ type buried struct {
 	raw amqp.Delivery
 }
 
-// Dead calls visit for every dead letter; see [queue.Cemetery]. The letters are fetched together and given back before the
-// first visit, so the whole graveyard must fit into memory; another program that lists at the same moment may see fewer.
-func (c *Client) Dead(ctx context.Context, visit func(queue.DeadLetter) bool) error {
-	var all []buried
-	err := c.exhume(ctx, func(_ *grave, found []buried) error {
-		all = found
-		return nil
-	})
+// Dead returns the oldest dead letters; see [queue.Cemetery]. The whole queue is looked through, for its order need not be that of their ages: a fresh copy
+// lies at its end, and RabbitMQ 3.10 has an order of its own for what is given back. Another program that lists at the same moment may see fewer.
+func (c *Client) Dead(ctx context.Context, limit int) ([]queue.DeadLetter, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	o := oldest{limit: limit, most: queue.DeadListMost, keys: map[string]bool{}}
+	err := c.exhume(ctx, func(b *buried) { o.add(b.DeadLetter) }, func(*grave) error { return nil })
 	if err != nil {
+		return nil, err
+	}
+	return o.list(), nil
+}
+
+// DeadLetter returns one dead letter; see [queue.Cemetery].
+func (c *Client) DeadLetter(ctx context.Context, key string) (d queue.DeadLetter, err error) {
+	s := search{key: key}
+	err = c.exhume(ctx, s.look, func(*grave) error {
+		found, err := s.found()
+		if err == nil {
+			d = found.first.DeadLetter
+		}
 		return err
-	}
-	seen := map[string]bool{}
-	for _, b := range all {
-		if seen[b.Key] {
-			continue // buried twice because a confirm was lost
-		}
-		seen[b.Key] = true
-		if !visit(b.DeadLetter) {
-			return nil
-		}
-	}
-	return nil
+	})
+	return d, err
 }
 
 // Requeue puts a dead letter back into its pool; see [queue.Cemetery].
 func (c *Client) Requeue(ctx context.Context, key string) error {
-	return c.remove(ctx, key, func(b buried, user string) error {
+	return c.remove(ctx, key, func(b *buried, user string) error {
 		m := decode(b.raw, b.Pool, b.Band, user)
 		m.QueuedAt, m.Guessed = time.Now(), false // what is known of it, as how it ended, does not hold for this one
 		msg := again(b.raw, m, user)
@@ -63,40 +64,22 @@ func (c *Client) Requeue(ctx context.Context, key string) error {
 
 // Drop removes a dead letter for good; see [queue.Cemetery].
 func (c *Client) Drop(ctx context.Context, key string) error {
-	return c.remove(ctx, key, func(buried, string) error { return nil })
+	return c.remove(ctx, key, func(*buried, string) error { return nil })
 }
 
 // remove finds the dead letter, does something with it, and then takes it and its duplicates out of the queue.
-func (c *Client) remove(ctx context.Context, key string, do func(b buried, user string) error) error {
-	return c.exhume(ctx, func(g *grave, all []buried) error {
-		var found []buried
-		var keys []string
-		for _, b := range all {
-			if b.Key == key {
-				found = append(found, b)
-			}
-		}
-		if len(found) == 0 {
-			for _, b := range all {
-				if b.TaskID == key {
-					found = append(found, b)
-					if !slices.Contains(keys, b.Key) { // buried twice because a confirm was lost
-						keys = append(keys, b.Key)
-					}
-				}
-			}
-		}
-		switch {
-		case len(found) == 0:
-			return queue.ErrNoDeadLetter
-		case len(keys) > 1:
-			return &queue.AmbiguousError{TaskID: key, Keys: keys}
-		}
-		if err := do(found[0], g.sess.user); err != nil {
+func (c *Client) remove(ctx context.Context, key string, do func(b *buried, user string) error) error {
+	s := search{key: key}
+	return c.exhume(ctx, s.look, func(g *grave) error {
+		found, err := s.found()
+		if err != nil {
 			return err
 		}
-		for _, b := range found {
-			if err := g.ch.Ack(b.raw.DeliveryTag, false); err != nil {
+		if err := do(found.first, g.sess.user); err != nil {
+			return err
+		}
+		for _, tag := range found.tags {
+			if err := g.ch.Ack(tag, false); err != nil {
 				return fmt.Errorf("cannot remove the dead letter %s: %w", key, err)
 			}
 		}
@@ -110,9 +93,9 @@ type grave struct {
 	ch   *amqp.Channel
 }
 
-// exhume fetches all dead letters, oldest first, hands them to f, and gives back those that f did not acknowledge. Should
-// anything fail on the way, the broker gives them all back by itself.
-func (c *Client) exhume(ctx context.Context, f func(*grave, []buried) error) error {
+// exhume fetches all dead letters, shows each to look, has f do what is to be done then, and gives back those that f did not acknowledge. Should
+// anything fail on the way, the broker gives them all back by itself. The queue may be long, and its bodies large: look must keep no more than is wanted of each.
+func (c *Client) exhume(ctx context.Context, look func(*buried), f func(*grave) error) error {
 	c.burials.Lock()
 	defer c.burials.Unlock()
 	s, err := c.receive.session(ctx)
@@ -126,12 +109,10 @@ func (c *Client) exhume(ctx context.Context, f func(*grave, []buried) error) err
 	// Closing the channel gives back what is left and, unlike a negative acknowledgement, is answered: after it, the next
 	// reader sees them all.
 	defer func() { _ = ch.Close() }()
-	all, err := c.fetch(ctx, s, ch)
-	if err != nil {
+	if err := c.fetch(ctx, s, ch, look); err != nil {
 		return err
 	}
-	sort.SliceStable(all, func(i, j int) bool { return all[i].BuriedAt.Before(all[j].BuriedAt) })
-	if err := f(&grave{s, ch}, all); err != nil {
+	if err := f(&grave{s, ch}); err != nil {
 		_ = ch.Nack(0, true, true)
 		return err
 	}
@@ -142,24 +123,24 @@ func (c *Client) exhume(ctx context.Context, f func(*grave, []buried) error) err
 }
 
 // fetch gets every dead letter. One that was read so often that RabbitMQ would soon drop it is replaced by a fresh copy.
-func (c *Client) fetch(ctx context.Context, s *session, ch *amqp.Channel) (all []buried, err error) {
+func (c *Client) fetch(ctx context.Context, s *session, ch *amqp.Channel, look func(*buried)) error {
 	for ctx.Err() == nil {
 		raw, ok, err := ch.Get(dead, false)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the dead letters: %w", err)
+			return fmt.Errorf("cannot read the dead letters: %w", err)
 		}
 		if !ok {
-			return all, nil
+			return nil
 		}
 		if number(raw.Headers, deliveryCount) >= refreshAt {
 			if err := c.rebury(ctx, s, ch, raw); err != nil {
-				return nil, err
+				return err
 			}
 			continue // its copy comes along behind the others
 		}
-		all = append(all, exhumed(raw))
+		look(exhumed(raw))
 	}
-	return nil, ctx.Err()
+	return ctx.Err()
 }
 
 // rebury replaces a dead letter by a fresh copy.
@@ -175,9 +156,9 @@ func (c *Client) rebury(ctx context.Context, s *session, ch *amqp.Channel, raw a
 }
 
 // exhumed reads a dead letter. One that is not Mayfly's own (shovelled there, say) gets a key from its content.
-func exhumed(raw amqp.Delivery) buried {
+func exhumed(raw amqp.Delivery) *buried {
 	h := raw.Headers
-	b := buried{raw: raw, DeadLetter: queue.DeadLetter{
+	b := &buried{raw: raw, DeadLetter: queue.DeadLetter{
 		Key:      text(h, headerDeadKey),
 		TaskID:   text(h, headerTaskID),
 		Pool:     text(h, headerPool),
@@ -190,8 +171,10 @@ func exhumed(raw amqp.Delivery) buried {
 		Body:     raw.Body,
 	}}
 	if b.Key == "" {
-		sum := sha256.Sum256(append([]byte(raw.MessageId+"\x00"+raw.Timestamp.UTC().Format(time.RFC3339)+"\x00"), raw.Body...))
-		b.Key = hex.EncodeToString(sum[:8])
+		sum := sha256.New()
+		fmt.Fprintf(sum, "%s\x00%s\x00", raw.MessageId, raw.Timestamp.UTC().Format(time.RFC3339))
+		sum.Write(raw.Body)
+		b.Key = hex.EncodeToString(sum.Sum(nil)[:8])
 	}
 	if b.TaskID == "" {
 		b.TaskID = raw.MessageId

@@ -24,7 +24,7 @@ export function task({live, id}) {
   }}, "Cancel task…");
   const requeue = el("button", {id: "requeue", hidden: true, onclick: () => act(() => post(`v1/dead/${encodeURIComponent(id)}/requeue`))}, "Run again");
   const again = el("a", {class: "button", href: `#/submit?like=${encodeURIComponent(id)}`, hidden: true}, "Submit a copy");
-  let shown = null, closed = false, busy = false, dirty = false, dead = false, looked = "", asked = 0;
+  let shown = null, closed = false, busy = false, dirty = false, asked = 0;
   const leaving = new AbortController();
 
   async function act(what) {
@@ -33,7 +33,6 @@ export function task({live, id}) {
     } catch (error) {
       toast(error.message, true);
     }
-    looked = "";
     refresh();
   }
 
@@ -48,14 +47,9 @@ export function task({live, id}) {
       const t = await get(path, leaving.signal);
       const x = await get(`${path}/explain`, leaving.signal);
       show(t, x);
-      // A task that failed for good lies among the dead letters, unless somebody has dealt with it.
-      const ended = `${t.status} ${t.finished_at}`;
-      if (t.result && ended !== looked) {
-        looked = ended;
-        dead = t.result.state === "failed" || t.result.state === "rejected" ? await get(`v1/dead/${encodeURIComponent(id)}`, leaving.signal).then(() => true, () => false) : false;
-      }
-      requeue.hidden = !dead || !t.result;
-      again.hidden = !dead || !t.result;
+      // A task that failed for good lies among the dead letters, unless somebody has dealt with it. Whether it does is not asked before somebody wants
+      // something of it: with RabbitMQ, the host would look through all of them.
+      requeue.hidden = again.hidden = !["failed", "rejected"].includes(t.result?.state);
       await new Promise(resolve => setTimeout(resolve, 500));
     } catch (error) {
       if (!closed && error.status === 404) {
