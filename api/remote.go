@@ -34,7 +34,8 @@ type Remote struct {
 	Cert, Key, ClientCA string
 }
 
-// What one client's address and all clients together may have, by TCP only.
+// What one client's address and all clients together may have, by TCP only. An address has the requests twice: for the connections by which somebody was let in
+// before, and for all others.
 const (
 	connectionsMax = 512
 	// requestRate a second, requestBurst at once: a page that is opened asks for a dozen things. A wrong token counts as many.
@@ -78,7 +79,14 @@ type Door struct {
 	Names []string
 
 	mu       sync.Mutex
-	limiters map[netip.Addr]*rate.Limiter
+	limiters map[caller]*rate.Limiter
+}
+
+// caller is who shares a limiter: an address, and in it those who have come by a connection by which somebody was let in before. They would be locked out
+// otherwise by whoever else has their address, and needs no token to use up what it may have: on one host, all programs have one address.
+type caller struct {
+	address netip.Addr
+	welcome bool
 }
 
 // Open reads what is needed and opens the port; nil where none is wanted.
@@ -112,7 +120,7 @@ func (c *Remote) Readable() error {
 
 // read reads what is asked of clients and shown to them.
 func (c *Remote) read() (*Door, error) {
-	d := &Door{limiters: map[netip.Addr]*rate.Limiter{}}
+	d := &Door{limiters: map[caller]*rate.Limiter{}}
 	var err error
 	if c.TokenFile != "" {
 		if d.tokens, err = readTokens(c.TokenFile); err != nil {
@@ -202,10 +210,12 @@ func remote(r *http.Request) bool { return r.Context().Value(remoteKey{}) != nil
 func (d *Door) watch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		harden(w.Header())
-		limiter := d.limiter(r.RemoteAddr)
-		if !limiter.Allow() {
+		who := caller{addressOf(r.RemoteAddr), welcomed(r)}
+		if !d.limiter(who).Allow() {
 			// The answer is the same with any token, or who asks often could guess on.
-			w.Header().Set("Connection", "close")
+			if !who.welcome { // who is, would have to come back as a stranger
+				w.Header().Set("Connection", "close")
+			}
 			w.Header().Set("Retry-After", "1")
 			answer(w, http.StatusTooManyRequests, failure{Error: fmt.Sprintf("cannot answer so often: %d requests a second are answered to one address", requestRate)})
 			return
@@ -217,7 +227,7 @@ func (d *Door) watch(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close") // it would be kept for minutes, by who may not even ask
 		}
 		if !known && !public(r.URL.Path) {
-			limiter.ReserveN(time.Now(), wrongToken) // only its delay is wanted
+			d.limiter(caller{address: who.address}).ReserveN(time.Now(), wrongToken) // only its delay is wanted
 			w.Header().Set("WWW-Authenticate", `Bearer realm="mayfly"`)
 			answer(w, http.StatusUnauthorized, failure{Error: "cannot answer without a token of MAYFLY_TOKEN_FILE: send it as \"Authorization: Bearer TOKEN\""})
 			return
@@ -236,12 +246,11 @@ func (d *Door) knows(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && found == 1
 }
 
-// limitersMax bounds how many addresses are remembered.
+// limitersMax bounds how many callers are remembered.
 const limitersMax = 4096
 
-// limiter returns that of a client's address; those that are full are the same as new ones.
-func (d *Door) limiter(remote string) *rate.Limiter {
-	key := addressOf(remote)
+// limiter returns that of a caller; those that are full are the same as new ones.
+func (d *Door) limiter(key caller) *rate.Limiter {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.limiters[key]

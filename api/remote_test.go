@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const testToken = "0123456789abcdef0123456789abcdef"
@@ -185,12 +187,13 @@ func TestToken(t *testing.T) {
 func TestLimiters(t *testing.T) {
 	t.Parallel()
 	d := open(t, Remote{TokenFile: tokenFile(t, testToken, 0o600)})
-	one := d.limiter("192.0.2.1:1000")
-	if one != d.limiter("192.0.2.1:2000") || one == d.limiter("192.0.2.2:1000") || d.limiter("[2001:db8::1]:1") != d.limiter("[2001:db8::2]:1") {
+	at := func(remote string) *rate.Limiter { return d.limiter(caller{address: addressOf(remote)}) }
+	one := at("192.0.2.1:1000")
+	if one != at("192.0.2.1:2000") || one == at("192.0.2.2:1000") || at("[2001:db8::1]:1") != at("[2001:db8::2]:1") {
 		t.Error("a limiter is not an address's")
 	}
 	for i := range 3 * limitersMax {
-		d.limiter(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255)).Allow()
+		at(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255)).Allow()
 	}
 	if n := len(d.limiters); n > limitersMax {
 		t.Errorf("%d addresses are remembered", n)

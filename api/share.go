@@ -100,6 +100,12 @@ func welcome(r *http.Request) {
 	}
 }
 
+// welcomed reports whether a request has come by the same connection before that was let in.
+func welcomed(r *http.Request) bool {
+	c, ok := r.Context().Value(connKey{}).(*shareConn)
+	return ok && c.welcome.Load()
+}
+
 // addressOf is what counts as one address: who has one of a network of IPv6 has all of it, and who is on this host all that lead back to it.
 func addressOf(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
