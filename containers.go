@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
+	"github.com/mayfly/mayfly/internal/secret"
 	"github.com/mayfly/mayfly/isolation/container"
 	"github.com/mayfly/mayfly/isolation/process"
 	"github.com/mayfly/mayfly/manager"
@@ -41,6 +42,10 @@ func openContainers(ctx context.Context, c *config, p process.Policy, cannot man
 	defer cancel()
 	version, err := engine.Ping(answer)
 	if err == nil {
+		if err := readable(c.RegAuth); err != nil {
+			_ = engine.Close()
+			return nil, "", err
+		}
 		log.Info("images are run by Docker", "version", version)
 		return engine, "", nil
 	}
@@ -50,6 +55,15 @@ func openContainers(ctx context.Context, c *config, p process.Policy, cannot man
 	}
 	log.Info("images are not run", logkey.Reason, err.Error())
 	return nil, "runs no containers: " + err.Error(), nil
+}
+
+// readable refuses registries' credentials that no pull would get, before there is a task that wants one.
+func readable(credentials string) error {
+	if credentials == "" {
+		return nil
+	}
+	_, err := secret.Read("MAYFLY_REGISTRY_AUTH", credentials)
+	return err
 }
 
 // runCommand runs a command of the host.

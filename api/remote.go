@@ -167,7 +167,7 @@ func readTokens(path string) ([][sha256.Size]byte, error) {
 }
 
 func (d *Door) readTLS(c *Remote) error {
-	cert, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	cert, err := secret.KeyPair(c.Cert, "MAYFLY_TLS_KEY", c.Key)
 	if err != nil {
 		return fmt.Errorf("cannot use MAYFLY_TLS_CERT=%s with MAYFLY_TLS_KEY=%s: %w", c.Cert, c.Key, err)
 	}

@@ -38,6 +38,16 @@ func tokenFile(t *testing.T, text string, mode os.FileMode) string {
 	return path
 }
 
+// withMode copies a file to one of this mode.
+func withMode(t *testing.T, path string, mode os.FileMode) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokenFile(t, string(text), mode)
+}
+
 // TestDoorRefused holds that no port is opened to everybody, and that what is missing is said.
 func TestDoorRefused(t *testing.T) {
 	t.Parallel()
@@ -65,6 +75,7 @@ func TestDoorRefused(t *testing.T) {
 		"short":                 {Remote{Listen: "127.0.0.1:0", TokenFile: tokenFile(t, "secret", 0o600)}, "at least 16"},
 		"two words":             {Remote{Listen: "127.0.0.1:0", TokenFile: tokenFile(t, testToken+" "+testToken, 0o600)}, "a token is a line"},
 		"no certificate":        {Remote{Listen: "127.0.0.1:0", TokenFile: good, Cert: good, Key: good}, "MAYFLY_TLS_CERT"},
+		"a key for all":         {Remote{Listen: "127.0.0.1:0", TokenFile: good, Cert: pki.cert, Key: withMode(t, pki.key, 0o644)}, "others may read or change it (-rw-r--r--)"},
 		"no authority":          {Remote{Listen: "127.0.0.1:0", Cert: pki.cert, Key: pki.key, ClientCA: good}, "it holds no certificate"},
 		"an address of nowhere": {Remote{Listen: "192.0.2.1:0", TokenFile: good}, "cannot listen on MAYFLY_LISTEN=192.0.2.1:0"},
 	} {
@@ -263,7 +274,7 @@ func (p *pki) clientOf(certificates ...tls.Certificate) *http.Client {
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	p, other := newPKI(t), newPKI(t)
-	both := Remote{Cert: p.cert, Key: p.key, ClientCA: p.ca, TokenFile: tokenFile(t, testToken, 0o600)}
+	both := Remote{Cert: withMode(t, p.cert, 0o644), Key: withMode(t, p.key, 0o640), ClientCA: p.ca, TokenFile: tokenFile(t, testToken, 0o600)}
 	alone := both
 	alone.TokenFile = ""
 	for name, tt := range map[string]struct {

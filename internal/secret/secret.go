@@ -2,7 +2,9 @@
 package secret
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 )
@@ -33,4 +35,37 @@ func Open(setting, path string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// most is far more than a key, or a file of credentials, has, in bytes.
+const most = 1 << 20
+
+// Read reads a file that a setting names.
+func Read(setting, path string) ([]byte, error) {
+	f, err := Open(setting, path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("cannot read %s: %w", setting, err)
+	case len(text) > most:
+		return nil, fmt.Errorf("cannot use %s=%s: it has more than %d bytes", setting, path, most)
+	}
+	return text, nil
+}
+
+// KeyPair reads a certificate, which everybody may read, and its key, which a setting names, both in PEM.
+func KeyPair(cert, setting, key string) (tls.Certificate, error) {
+	secret, err := Read(setting, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	public, err := os.ReadFile(cert)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(public, secret)
 }

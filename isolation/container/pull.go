@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -14,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
 
+	"github.com/mayfly/mayfly/internal/secret"
 	"github.com/mayfly/mayfly/isolation"
 )
 
@@ -124,9 +124,9 @@ func (e *Engine) credentials(name string) (string, error) {
 	if err != nil {
 		return "", &startError{fmt.Sprintf("cannot pull the image %s: %v", name, err)}
 	}
-	text, err := os.ReadFile(e.config.Auth)
+	text, err := secret.Read("MAYFLY_REGISTRY_AUTH", e.config.Auth)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the registries' credentials: %w", err)
+		return "", err
 	}
 	var file struct {
 		Auths map[string]registry.AuthConfig `json:"auths"`

@@ -14,6 +14,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/mayfly/mayfly/internal/secret"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -33,7 +34,7 @@ type Config struct {
 	// URLs are the broker's nodes ("amqp://user:password@host:5672/vhost", or amqps), tried in turn. At least one.
 	URLs []string
 	// CA, Cert and Key are paths of PEM files for amqps: the authorities to trust instead of the system's, and the
-	// client's certificate and key. Each may be empty; Cert and Key go together.
+	// client's certificate and key. Each may be empty; Cert and Key go together, and a key that others may read is refused.
 	CA, Cert, Key string
 	// Host is the name of this host; it must be unique among the managers of a virtual host. Empty for a client that is
 	// no host: it hears of no cancellation.
@@ -143,7 +144,7 @@ func (c *Config) tls() (*tls.Config, error) {
 		return nil, errors.New("cannot use a client certificate without its key, nor a key without its certificate: give both")
 	}
 	if c.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		cert, err := secret.KeyPair(c.Cert, "MAYFLY_AMQP_KEY", c.Key)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the client certificate: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -80,6 +81,21 @@ func file(t *testing.T, name string, text []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestKeyForAll holds that a key that others may read is no key, and one that is the group's is.
+func TestKeyForAll(t *testing.T) {
+	t.Parallel()
+	cert, key := newAuthority(t).leaf(t, "guest")
+	c := Config{URLs: []string{"amqps://localhost"}, Cert: file(t, "cert", cert), Key: file(t, "key", key), Log: slog.New(slog.DiscardHandler)}
+	for mode, want := range map[os.FileMode]string{0o600: "", 0o640: "", 0o644: "cannot use MAYFLY_AMQP_KEY=" + c.Key + ": others may read or change it"} {
+		if err := os.Chmod(c.Key, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.parse(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%o: %v, want %q", mode, err, want)
+		}
+	}
 }
 
 // The client proves itself to a broker that demands certificates, and trusts only a broker that proves itself.
