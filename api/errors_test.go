@@ -61,6 +61,7 @@ func TestClientsFaults(t *testing.T) {
 		"half a body":      {post + "Content-Length: 100\r\n\r\n{\"command\":", 400, "cannot read the body: unexpected EOF"},
 		"a bad chunk":      {post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400, "cannot read the body: "},
 		"half closed":      {post + "Content-Length: 2\r\n\r\n{}", 503, "cannot go on: the client has closed its side"},
+		"too many ended":   {"GET /v1/tasks?ended=10001 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "cannot use ended=10001: it is 10000 at most; status=ended&limit=1000 shows them all, a page at a time"},
 		"half of a number": {"GET /v1/dead?limit=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, `cannot use limit="-1": it is a number of 0 or more`},
 	} {
 		if status, f := raw(t, server, x.sent); status != x.status || !strings.Contains(f.Error, x.says) {

@@ -15,6 +15,8 @@ import (
 const (
 	// pageMost is the longest page.
 	pageMost = 1000
+	// endedMost is how many ended tasks a list without pages has.
+	endedMost = 10_000
 	// filterMost bounds the length of what is searched for.
 	filterMost = 512
 	// briefCommand is how much of a command a brief list shows.
@@ -61,6 +63,9 @@ func (s *Server) listAll(r *http.Request, f manager.Filter) ([]manager.View, err
 	ended, err := natural(r.URL.Query(), "ended", 0)
 	if err != nil {
 		return nil, err
+	}
+	if ended > endedMost {
+		return nil, &badRequest{fmt.Sprintf("cannot use ended=%d: it is %d at most; status=ended&limit=%d shows them all, a page at a time", ended, endedMost, pageMost)}
 	}
 	views, err := s.backend.List(r.Context(), ended)
 	return slices.DeleteFunc(views, func(v manager.View) bool { return !f.Matches(&v) }), err

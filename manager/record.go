@@ -39,7 +39,7 @@ type History interface {
 	Put(r Record) error
 	// Get returns the task's latest record.
 	Get(taskID string) (Record, bool)
-	// Recent returns the latest records of ended tasks, newest first.
+	// Recent returns the latest records of ended tasks, newest first: n at most, and no more than a bounded look finds.
 	Recent(n int) []Record
 	// Settled returns the record of an attempt.
 	Settled(attemptID string) (Record, bool)

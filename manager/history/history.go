@@ -254,7 +254,9 @@ func (s *Store) Recent(n int) []manager.Record {
 	err := s.db.View(func(tx *bolt.Tx) error {
 		tasks := tx.Bucket(tasksBucket)
 		c := tx.Bucket(recordsBucket).Cursor()
-		for k, v := c.Last(); k != nil && len(list) < n; k, v = c.Prev() {
+		decoded := 0
+		for k, v := c.Last(); k != nil && len(list) < n && decoded < recentMost; k, v = c.Prev() {
+			decoded += len(v)
 			r, ok := s.read(k, v)
 			// Earlier attempts of a task are part of its latest record.
 			if ok && r.Result.State != "" && string(tasks.Get([]byte(r.Result.ID))) == string(k) {

@@ -23,6 +23,8 @@ const (
 	lookMost = 100_000
 	// decodeMost is how many bytes of records it decodes.
 	decodeMost = 4 << 20
+	// recentMost is the same for the latest records, which have no pages that go on.
+	recentMost = 16 << 20
 )
 
 // Page implements manager.Archive.

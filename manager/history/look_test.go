@@ -3,6 +3,7 @@ package history
 import (
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -198,6 +199,17 @@ func TestBoundedLook(t *testing.T) {
 	}
 	if ids, _ := all(t, s, manager.Filter{Text: "large"}, 100); len(ids) != 12 {
 		t.Errorf("%q", ids)
+	}
+}
+
+// TestRecentIsBounded holds that no more of the latest records is read than fits, however many are asked for.
+func TestRecentIsBounded(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, filepath.Join(t.TempDir(), "db"), Options{MaxTasks: 100})
+	defer s.Close()
+	fill(t, s, 12, func(_ int, r *manager.Record) { r.Result.StdoutTail = strings.Repeat("x", 2<<20) })
+	if list := s.Recent(math.MaxInt); len(list) != 8 {
+		t.Errorf("%d records of 2 MiB are read, want 8", len(list))
 	}
 }
 
