@@ -156,12 +156,14 @@ func (m *Manager) List(ctx context.Context, ended int) ([]View, error) {
 	m.mu.Unlock()
 	slices.SortFunc(views, func(a, b View) int { return a.QueuedAt.Compare(b.QueuedAt) })
 	if m.Backlog.Peek != nil {
-		queued, err := m.Backlog.Peek(ctx, listQueued)
+		read := 0
+		err := m.Backlog.Peek(ctx, 0, listQueued, func(msg queue.Message) bool {
+			views = append(views, queuedView(msg))
+			read += len(msg.Body)
+			return read < listBytes
+		})
 		if err != nil {
 			return nil, err
-		}
-		for _, msg := range queued {
-			views = append(views, queuedView(msg))
 		}
 	}
 	if ended > 0 {
@@ -172,8 +174,12 @@ func (m *Manager) List(ctx context.Context, ended int) ([]View, error) {
 	return views, nil
 }
 
-// listQueued bounds how many tasks of the backlog a listing shows.
-const listQueued = 1000
+const (
+	// listQueued bounds how many tasks of the backlog a listing shows.
+	listQueued = 1000
+	// listBytes bounds how many bytes of their documents one look reads: some tenths of a second. The one that goes beyond is read, too.
+	listBytes = 16 << 20
+)
 
 func queuedView(msg queue.Message) View {
 	v := View{ID: msg.MessageID, Pool: msg.Pool, Band: msg.Band, Status: Queued, Attempt: len(msg.History),

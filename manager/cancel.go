@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,16 +82,12 @@ func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string,
 		return "", err
 	}
 	if m.Backlog.Pick != nil {
-		waiting, err := m.Backlog.Peek(ctx, math.MaxInt)
+		ids, err := m.labelled(ctx, label, value)
 		if err != nil {
 			return "", fmt.Errorf("cannot look through the queue: %w", err)
 		}
-		for _, msg := range waiting {
-			t, err := queue.Decode(msg)
-			if value, ok := t.Labels[label]; err != nil || !ok || value != c.Value {
-				continue
-			}
-			picked, err := m.cancelQueued(ctx, t.ID)
+		for _, id := range ids {
+			picked, err := m.cancelQueued(ctx, id)
 			if err != nil {
 				return "", err
 			}
@@ -106,6 +103,19 @@ func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string,
 		return "", err
 	}
 	return fmt.Sprintf("%d tasks were cancelled on this host: all hosts were told to cancel those that they have or meet", n), nil
+}
+
+// labelled returns the ids of the tasks in the embedded queue that have the label.
+func (m *Manager) labelled(ctx context.Context, label, value string) (ids []string, err error) {
+	err = m.Backlog.Peek(ctx, 0, math.MaxInt, func(msg queue.Message) bool {
+		if t, err := queue.Decode(msg); err == nil {
+			if has, ok := t.Labels[label]; ok && has == value {
+				ids = append(ids, strings.Clone(t.ID)) // else the whole document stays with it
+			}
+		}
+		return true
+	})
+	return ids, err
 }
 
 // tellAll keeps a cancellation and tells the other hosts of it.

@@ -122,8 +122,9 @@ type Services struct {
 type Backlog struct {
 	// Depth counts the waiting messages of each queue "<pool>.<band>".
 	Depth func(ctx context.Context) (map[string]int, error)
-	// Peek returns the first waiting messages, Find one by its task id.
-	Peek func(ctx context.Context, limit int) ([]queue.Message, error)
+	// Peek calls visit for the waiting messages from the place from to the place to (from 0, exclusive), until it returns false; visit must not use the queue. Find
+	// returns one by its task id.
+	Peek func(ctx context.Context, from, to int, visit func(queue.Message) bool) error
 	Find func(ctx context.Context, taskID string) (queue.Message, bool)
 	// Pick takes a waiting message out of order.
 	Pick func(ctx context.Context, taskID string) (queue.Delivery, error)

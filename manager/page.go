@@ -163,20 +163,19 @@ func (m *Manager) queued(ctx context.Context, p *Page, f Filter, pass uint64, li
 	if m.Backlog.Peek == nil || !f.status(Queued) && !f.status(BackingOff) {
 		return nil
 	}
-	list, err := m.Backlog.Peek(ctx, listQueued)
-	if err != nil {
-		return err
-	}
-	for i := pass; i < uint64(len(list)); i++ {
-		if len(p.Tasks) >= limit {
-			p.Next = queuedPart + strconv.FormatUint(i, 10)
-			return nil
+	at, read := int(min(pass, listQueued)), 0
+	return m.Backlog.Peek(ctx, at, listQueued, func(msg queue.Message) bool {
+		if len(p.Tasks) >= limit || read >= listBytes { // the page may be short then, and another one follow
+			p.Next = queuedPart + strconv.Itoa(at)
+			return false
 		}
-		if v := queuedView(list[i]); f.Matches(&v) {
+		at++
+		read += len(msg.Body)
+		if v := queuedView(msg); f.Matches(&v) {
 			p.Tasks = append(p.Tasks, v)
 		}
-	}
-	return nil
+		return true
+	})
 }
 
 // endedPage adds what has ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,10 +38,8 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.Archive = archive{5}
-	b.Backlog.Peek = func(context.Context, int) ([]queue.Message, error) {
-		tried := queue.Message{Body: []byte(`{"id": "q2", "command": ["false"]}`), History: []queue.Past{{Attempt: 1, Message: "it failed"}}}
-		return []queue.Message{{Body: []byte(`{"id": "q1", "command": ["true"], "labels": {"zone": "a"}}`)}, tried}, nil
-	}
+	b.Backlog.Peek = peekAt([]queue.Message{{Body: []byte(`{"id": "q1", "command": ["true"], "labels": {"zone": "a"}}`)},
+		{Body: []byte(`{"id": "q2", "command": ["false"]}`), History: []queue.Past{{Attempt: 1, Message: "it failed"}}}}, nil)
 	for i := range 4 { // the first one runs, the others wait
 		m := queue.Message{MessageID: fmt.Sprint("t", i), Body: []byte(`{"command": ["true"], "name": "Some Name", "labels": {"zone": "a"}}`)}
 		if i == 3 {
@@ -90,6 +89,11 @@ func TestPages(t *testing.T) {
 			t.Errorf("cursor %q: %v", cursor, err)
 		}
 	}
+	for value, want := range map[string]string{"a": "[q1]", "b": "[]", "": "[]"} {
+		if ids, err := b.labelled(t.Context(), "zone", value); err != nil || fmt.Sprint(ids) != want {
+			t.Errorf("in the queue, zone=%s have %v, %v", value, ids, err)
+		}
+	}
 	if c := b.Counts(t.Context()); c.Running != 1 || c.Waiting != 3 || c.Ended[queue.Succeeded] != 5 {
 		t.Errorf("counts: %+v", c)
 	}
@@ -110,4 +114,75 @@ func TestPages(t *testing.T) {
 	}
 	b.until("all is settled", func() bool { c := b.Counts(t.Context()); return c.Running+c.Waiting+c.Settling == 0 })
 	b.until("it is idle", func() bool { d, err := b.Demand(t.Context()); return err == nil && d.IdleSince != nil })
+}
+
+// peekAt looks at a backlog that holds these, and tells told of each.
+func peekAt(list []queue.Message, told func()) func(context.Context, int, int, func(queue.Message) bool) error {
+	return func(_ context.Context, from, to int, visit func(queue.Message) bool) error {
+		for _, m := range list[min(from, len(list)):min(to, len(list))] {
+			if told != nil {
+				told()
+			}
+			if !visit(m) {
+				break
+			}
+		}
+		return nil
+	}
+}
+
+// TestBacklogIsReadInPieces holds that a list reads no more of an embedded queue than it shows, and never much of large documents at once.
+func TestBacklogIsReadInPieces(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var list []queue.Message
+	for i := range listQueued + 100 {
+		list = append(list, queue.Message{Body: fmt.Appendf(nil, `{"id": "q%d", "command": ["true"]}`, i)})
+	}
+	read := 0
+	b.Backlog.Peek = peekAt(list, func() { read++ })
+	page, err := b.Page(t.Context(), Filter{}, "", 8)
+	if err != nil || len(page.Tasks) != 8 || page.Tasks[7].ID != "q7" || read > 9 {
+		t.Errorf("%d tasks, %v: %d were read", len(page.Tasks), err, read)
+	}
+	read = 0
+	page, err = b.Page(t.Context(), Filter{}, page.Next, 8)
+	if err != nil || len(page.Tasks) != 8 || page.Tasks[0].ID != "q8" || read > 9 {
+		t.Errorf("and then %d tasks, %v: %d were read", len(page.Tasks), err, read)
+	}
+	if page, err = b.Page(t.Context(), Filter{}, fmt.Sprint("q", uint64(1)<<63), 8); err != nil || len(page.Tasks) != 0 {
+		t.Errorf("behind its end: %d tasks, %v", len(page.Tasks), err)
+	}
+	if views, err := b.List(t.Context(), 0); err != nil || len(views) != listQueued {
+		t.Errorf("all: %d tasks, %v", len(views), err)
+	}
+
+	body := fmt.Appendf(nil, `{"command": ["true"], "stdin": %q}`, strings.Repeat("x", listBytes/4))
+	list = list[:0]
+	for i := range 10 {
+		list = append(list, queue.Message{MessageID: fmt.Sprint("large", i), Body: body})
+	}
+	b.Backlog.Peek = peekAt(list, func() { read++ })
+	var ids []string
+	pages := 0
+	for cursor := ""; ; pages++ {
+		read = 0
+		page, err := b.Page(t.Context(), Filter{}, cursor, 100)
+		if err != nil || read > 5 {
+			t.Fatalf("%d large ones were read, %v", read, err)
+		}
+		for _, v := range page.Tasks {
+			ids = append(ids, v.ID)
+		}
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	if len(ids) != 10 || ids[9] != "large9" || pages != 2 {
+		t.Errorf("%v in %d more pages", ids, pages)
+	}
+	read = 0
+	if views, err := b.List(t.Context(), 0); err != nil || len(views) != 4 || read > 5 {
+		t.Errorf("all: %d tasks, %v: %d were read", len(views), err, read)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -55,51 +56,69 @@ func (q *Queue) Holds() (some bool) {
 	return some
 }
 
-// Waiting returns the first messages that were not handed out, lane by lane, then those that are delayed.
-func (q *Queue) Waiting(_ context.Context, limit int) ([]queue.Message, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var list []queue.Message
-	err := q.db.View(func(tx *bolt.Tx) error {
-		add := func(n []byte) error {
-			m, _, err := unseal(tx.Bucket(messagesBucket).Get(n))
-			list = append(list, m)
+// Waiting calls visit for the messages that were not handed out, lane by lane, then for those that are delayed: from the place from to the place to (from 0, exclusive)
+// of all, until it returns false. One body is in memory at a time, and tasks are handed out meanwhile. visit must not use the queue.
+func (q *Queue) Waiting(ctx context.Context, from, to int, visit func(queue.Message) bool) error {
+	tx, list, err := q.waiting(from, to)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	for _, n := range list {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for name, l := range q.lanes {
-			if l.ready == 0 {
-				continue
-			}
-			b := tx.Bucket(lanesBucket).Bucket([]byte(name))
-			if b == nil {
-				continue
-			}
-			for _, order := range l.back {
-				if n := b.Get(number(order)); n != nil && len(list) < limit {
-					if err := add(n); err != nil {
-						return err
-					}
-				}
-			}
-			c := b.Cursor()
-			for k, n := c.Seek(number(l.position + 1)); k != nil && len(list) < limit; k, n = c.Next() {
-				if l.picked[parse(k)] {
-					continue
-				}
-				if err := add(n); err != nil {
-					return err
-				}
+		m, _, err := unseal(tx.Bucket(messagesBucket).Get(n))
+		if err != nil {
+			return err
+		}
+		if !visit(m) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// waiting returns the numbers of the messages in these places, and the view of the database in which they are there.
+func (q *Queue) waiting(from, to int) (tx *bolt.Tx, list [][]byte, err error) {
+	q.mu.Lock() // first, as everywhere: who looks into the database may have to wait for those who do already
+	defer q.mu.Unlock()
+	if tx, err = q.db.Begin(false); err != nil {
+		return nil, nil, err
+	}
+	at := 0
+	add := func(n []byte) {
+		if at >= from {
+			list = append(list, n)
+		}
+		at++
+	}
+	for _, name := range slices.Sorted(maps.Keys(q.lanes)) { // always in the same order: who asks for more finds what follows
+		l := q.lanes[name]
+		if l.ready == 0 {
+			continue
+		}
+		b := tx.Bucket(lanesBucket).Bucket([]byte(name))
+		if b == nil {
+			continue
+		}
+		for _, order := range l.back {
+			if n := b.Get(number(order)); n != nil && at < to {
+				add(n)
 			}
 		}
-		c := tx.Bucket(delayedBucket).Cursor()
-		for k, _ := c.First(); k != nil && len(list) < limit; k, _ = c.Next() {
-			if err := add(k[8:]); err != nil {
-				return err
+		c := b.Cursor()
+		for k, n := c.Seek(number(l.position + 1)); k != nil && at < to; k, n = c.Next() {
+			if !l.picked[parse(k)] {
+				add(n)
 			}
 		}
-		return nil
-	})
-	return list, err
+	}
+	c := tx.Bucket(delayedBucket).Cursor()
+	for k, _ := c.First(); k != nil && at < to; k, _ = c.Next() {
+		add(k[8:])
+	}
+	return tx, list, nil
 }
 
 // find locates a waiting message by its id. The lock is held.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,6 +167,15 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// waiting looks at what waits in these places.
+func waiting(t *testing.T, q *Queue, from, to int) (list []queue.Message) {
+	t.Helper()
+	if err := q.Waiting(t.Context(), from, to, func(m queue.Message) bool { list = append(list, m); return true }); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 func TestPickAndLook(t *testing.T) {
 	t.Parallel()
 	q := open(t, filepath.Join(t.TempDir(), "db"), Options{})
@@ -180,9 +190,21 @@ func TestPickAndLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := receive(t, s)
-	list, err := q.Waiting(t.Context(), 10)
-	if err != nil || len(list) != 3 || list[0].MessageID != "c" || list[2].MessageID != "a" {
-		t.Errorf("Waiting = %+v, %v", list, err)
+	for _, part := range []struct {
+		from, to int
+		want     string
+	}{{0, 10, "[c d a]"}, {0, 1, "[c]"}, {1, 3, "[d a]"}, {2, 2, "[]"}, {3, 10, "[]"}, {math.MaxInt, math.MaxInt, "[]"}} {
+		ids := []string{}
+		for _, m := range waiting(t, q, part.from, part.to) {
+			ids = append(ids, m.MessageID)
+		}
+		if fmt.Sprint(ids) != part.want {
+			t.Errorf("from %d to %d there wait %v, want %s", part.from, part.to, ids, part.want)
+		}
+	}
+	n := 0
+	if err := q.Waiting(t.Context(), 0, 10, func(queue.Message) bool { n++; return n < 2 }); err != nil || n != 2 {
+		t.Errorf("a look that is broken off sees %d, %v", n, err)
 	}
 	if m, ok := q.Find(t.Context(), "a"); !ok || m.MessageID != "a" {
 		t.Errorf("Find(a) = %+v, %t", m, ok)
@@ -309,11 +331,7 @@ func TestKilled(t *testing.T) {
 	q := open(t, path, Options{})
 	defer q.Close()
 	left := map[string]int{}
-	list, err := q.Waiting(t.Context(), 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range list {
+	for _, m := range waiting(t, q, 0, math.MaxInt) {
 		left[m.MessageID]++
 	}
 	for id := range published {
