@@ -83,7 +83,11 @@ export function submit({parameters}) {
       delete task.id;
       modes.querySelector("[data-name=JSON]").click();
       raw.value = JSON.stringify(task, null, 2);
-    } catch { /* it begins empty */ }
+    } catch (error) { // it begins empty
+      if (!error.status) return;
+      wrong.hidden = false; // somebody has dealt with it
+      set(wrong, line(error.message));
+    }
   }
 
   return {
