@@ -19,7 +19,7 @@ type buried struct {
 }
 
 // Dead returns the oldest dead letters; see [queue.Cemetery]. The whole queue is looked through, for its order need not be that of their ages: a fresh copy
-// lies at its end, and RabbitMQ 3.10 has an order of its own for what is given back. Another program that lists at the same moment may see fewer.
+// lies at its end, and RabbitMQ has an order of its own for what is given back (3.10 always, later ones sometimes). Another program that lists at the same moment may see fewer.
 func (c *Client) Dead(ctx context.Context, limit int) ([]queue.DeadLetter, error) {
 	if limit <= 0 {
 		return nil, nil
