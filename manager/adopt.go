@@ -32,6 +32,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 				m.vacate(&a, "it was left before this manager began")
 			}
 			m.Runner.Release(a.ID())
+			m.History.Unmark(stopMark(a.ID()))
 			continue
 		}
 		e := newEntry(a, nil)
@@ -40,7 +41,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 		m.ledger.take(a.ID(), a.Lease)
 		m.shares.took(e.submitter, &a.Lease, time.Now())
 		m.active[a.Task.ID] = e
-		_, e.cancelled = m.History.CancelMark(stopMark(a.ID()))
+		e.cancelled = m.wasStopped(a.ID(), h.StartedAt)
 		m.launch(e)
 		if e.cancelled { // its manager may have died before it had told the worker
 			e.stopKept, e.status = true, Stopping

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -33,7 +32,8 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 	c := queue.Cancellation{ID: id, At: time.Now()}
 	said, done := m.cancelHere(c)
 	if done {
-		away, err := m.keepStops(c)
+		away, kept := m.keepStops()
+		err := kept()
 		if err == nil && away && m.Broadcast != nil { // another host may have begun it meanwhile
 			err = m.tellAll(ctx, c)
 		}
@@ -58,8 +58,8 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 		case said == "":
 			return "", ErrUnknownTask
 		case done:
-			_, err := m.keepStops(c)
-			return said, err
+			_, kept := m.keepStops()
+			return said, kept()
 		}
 		return said, m.mark(c) // it may be about to be tried again
 	}
@@ -73,12 +73,13 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 func (m *Manager) CancelLabel(ctx context.Context, label, value string) (string, error) {
 	c := queue.Cancellation{Label: label, Value: value, At: time.Now()}
 	if m.Broadcast == nil { // first, for what backs off, and for what leaves the queue meanwhile
-		if err := m.History.MarkCancel(labelMark(label, value), c.At); err != nil {
+		if err := m.History.MarkCancel(labelMark(label, value), c.At)(); err != nil {
 			return "", err
 		}
 	}
 	n := m.cancelLabelled(c)
-	if _, err := m.keepStops(c); err != nil { // all are told below
+	_, kept := m.keepStops()
+	if err := kept(); err != nil { // all are told below
 		return "", err
 	}
 	if m.Backlog.Pick != nil {
@@ -135,7 +136,7 @@ func (m *Manager) mark(c queue.Cancellation) error {
 	if at, ok := m.History.CancelMark(name); ok && !c.At.After(at) {
 		return nil
 	}
-	return m.History.MarkCancel(name, c.At)
+	return m.History.MarkCancel(name, c.At)()
 }
 
 // Cancelled takes another host's word that tasks are cancelled.
@@ -151,35 +152,41 @@ func (m *Manager) Cancelled(c queue.Cancellation) {
 	} else {
 		m.cancelHere(c)
 	}
-	_, err := m.keepStops(c)
-	if err = errors.Join(m.mark(c), err); err != nil {
+	_, kept := m.keepStops()
+	if err := errors.Join(m.mark(c), kept()); err != nil {
 		m.Log.Error("cancellation not recorded", logkey.Task, c.ID, logkey.Err, err)
 	}
 }
 
 // stopMark is the name under which it is kept that an attempt was stopped because its task was cancelled, for the next manager that finds it so. Its task's name would not do:
-// that may be meant for the next task with it, too, where the producer gives no timestamp.
+// that may be meant for the next task with it, too, where the producer gives no timestamp. It is kept by when the worker was told, and until its exit is let go of: the next task with
+// that id has attempts of the same names.
 func stopMark(attemptID string) string { return "!" + attemptID }
 
 // keepStops keeps which workers were told to stop by a cancellation, and reports whether the message of one is away.
-func (m *Manager) keepStops(c queue.Cancellation) (away bool, err error) {
-	var stopped []string
+func (m *Manager) keepStops() (away bool, kept func() error) {
+	var keeping []func() error
 	m.mu.Lock()
+	defer m.mu.Unlock() // marked while it is active, see forget
 	for _, e := range m.active {
 		if e.cancelled && !e.stopKept {
 			e.stopKept = true
-			stopped = append(stopped, e.attempt.ID())
+			keeping = append(keeping, m.History.MarkCancel(stopMark(e.attempt.ID()), time.Now()))
 			away = away || !e.atHand()
 		}
 	}
-	m.mu.Unlock()
-	failures := make([]error, len(stopped))
-	var marking sync.WaitGroup
-	for i, id := range stopped { // at once, for what is kept at once shares a commit
-		marking.Go(func() { failures[i] = m.History.MarkCancel(stopMark(id), c.At) })
+	return away, func() (err error) {
+		for _, kept := range keeping {
+			err = errors.Join(err, kept())
+		}
+		return err
 	}
-	marking.Wait()
-	return away, errors.Join(failures...)
+}
+
+// wasStopped reports whether the manager before has stopped a worker that was born then because its task was cancelled. An older mark is that of an earlier task with the same id.
+func (m *Manager) wasStopped(attemptID string, startedAt time.Time) bool {
+	at, ok := m.History.CancelMark(stopMark(attemptID))
+	return ok && !at.Before(startedAt)
 }
 
 // markedCancelled reports whether a task that turns up was cancelled after it was queued.

@@ -47,7 +47,10 @@ func TestCancelMarks(t *testing.T) {
 func TestCancelledBeforeAdoption(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.source.deliveries <- newDelivery(message)
+	first := newDelivery(message)
+	first.gate = make(chan struct{})
+	defer close(first.gate) // it never settles it
+	b.source.deliveries <- first
 	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
 	if _, err := b.Cancel(t.Context(), "t"); err != nil {
 		t.Fatal(err)
@@ -68,6 +71,56 @@ func TestCancelledBeforeAdoption(t *testing.T) {
 	}
 	if _, ok := b.history.CancelMark("t"); ok {
 		t.Error("the next task with this id is cancelled, too")
+	}
+}
+
+// TestStopMarkGoes has a worker that was stopped for a cancellation be settled: the next manager takes no other attempt of that name for it.
+func TestStopMarkGoes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	d := newDelivery(message)
+	b.source.deliveries <- d
+	b.until("it runs", func() bool { return b.ran("t.1") == 1 })
+	if _, err := b.Cancel(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	b.verdict(d)
+	b.until("it is forgotten", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 0 })
+	if _, ok := b.history.CancelMark(stopMark("t.1")); ok {
+		t.Error("it is kept that t.1 was stopped")
+	}
+}
+
+// TestStopMarkOfBefore has a manager adopt an attempt of the same name as one that was stopped before it was born, and one that was stopped since.
+func TestStopMarkOfBefore(t *testing.T) {
+	t.Parallel()
+	born := time.Now()
+	for name, tt := range map[string]struct {
+		stopped time.Time
+		want    queue.State
+	}{"before": {born.Add(-time.Minute), queue.Succeeded}, "since": {born.Add(time.Millisecond), queue.Cancelled}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			again := message
+			again.Redelivered = true
+			d := newDelivery(again)
+			a := worker.Attempt{Task: queue.Task{ID: "t", MaxAttempts: 1, Pool: "default"}, Number: 1, Host: "h", QueuedAt: born, Fingerprint: d.message.Fingerprint()}
+			b := newBench(t, func(s *Services) {
+				s.History.MarkCancel(stopMark("t.1"), tt.stopped)
+				s.Runner = holding{s.Runner.(*runner), []worker.Held{{Attempt: a, PID: 1, StartedAt: born}}, make(chan string, 1)}
+			})
+			b.source.deliveries <- d
+			if tt.want == queue.Succeeded {
+				select {
+				case b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}:
+				case v := <-d.verdicts:
+					d.verdicts <- v
+				}
+			}
+			if v := b.verdict(d); v.Result == nil || v.Result.State != tt.want {
+				t.Errorf("verdict = %+v, want it %s", v, tt.want)
+			}
+		})
 	}
 }
 

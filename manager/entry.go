@@ -29,6 +29,8 @@ type entry struct {
 	submitter string
 	// begun says that a worker was (or may have been) started, adopted that it was so by an earlier manager.
 	begun, adopted bool
+	// released says that the exit of its worker was let go of.
+	released bool
 	// recorded says that the task's end is in the history; only its message is still to be given up.
 	recorded bool
 	// inquiry is what other hosts are asked about it, or nil; held says that nothing is done with it before they have answered.

@@ -127,17 +127,23 @@ func (h *memory) Settled(id string) (Record, bool) {
 }
 func (*memory) Recent(int) []Record { return nil }
 func (*memory) Acked(string)        {}
-func (h *memory) MarkCancel(id string, at time.Time) error {
+func (h *memory) MarkCancel(id string, at time.Time) (kept func() error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.marks[id] = at
-	return nil
+	return func() error { return nil }
 }
 func (h *memory) CancelMark(id string) (time.Time, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at, ok := h.marks[id]
 	return at, ok
+}
+
+func (h *memory) Unmark(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.marks, id)
 }
 
 type bench struct {

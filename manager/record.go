@@ -46,9 +46,12 @@ type History interface {
 	// Acked notes, in its own time, that the attempt's message was given up now.
 	Acked(attemptID string)
 	// MarkCancel notes for a day that what has that name was cancelled: a task by its id; a label, or an attempt that was stopped for it, by a name that no task has.
-	MarkCancel(name string, at time.Time) error
+	// It is noted when MarkCancel returns, and survives the process when kept does; kept need not be called.
+	MarkCancel(name string, at time.Time) (kept func() error)
 	// CancelMark returns when the name was marked last.
 	CancelMark(name string) (time.Time, bool)
+	// Unmark forgets that a name was marked: at once, and in its own time for good.
+	Unmark(name string)
 }
 
 // ackDoubt is how long after an acknowledgement was sent its message may still come back: a connection that broke may

@@ -213,7 +213,7 @@ func (m *Manager) conclude(e *entry, outcome *worker.Outcome, err error) {
 	m.Log.Info("worker ended", logkey.Task, a.Task.ID, logkey.Attempt, a.ID(), logkey.Cause, string(outcome.Cause),
 		logkey.Reason, outcome.Message, "seconds", outcome.Usage.WallSeconds)
 	if m.settle(e, v) {
-		m.Runner.Release(a.ID())
+		m.release(e)
 	}
 	m.forget(e)
 }
@@ -246,12 +246,23 @@ func (m *Manager) ended(e *entry, o *worker.Outcome) finding {
 		jitter: rand.Float64()}
 }
 
+// release lets go of the exit of an attempt that is settled, or given up.
+func (m *Manager) release(e *entry) {
+	m.Runner.Release(e.attempt.ID())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.released = true
+}
+
 // forget drops an entry that is settled, or that the next manager will have to do with.
 func (m *Manager) forget(e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.closing, e)
 	m.disown(e)
+	if e.released { // while nobody else has its name: the next task with this id may
+		m.History.Unmark(stopMark(e.attempt.ID()))
+	}
 	if m.active[e.attempt.Task.ID] == e {
 		delete(m.active, e.attempt.Task.ID)
 	}

@@ -142,11 +142,11 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 		case <-arrived:
 		case <-e.followed:
 			m.Log.Info("ended task's next try is here: nothing waits for its message any more", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
-			m.Runner.Release(e.attempt.ID())
+			m.release(e)
 			return nil
 		case <-e.inVain:
 			m.Log.Warn("ended task given up: another host has settled it", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID(), logkey.Host, e.settledBy)
-			m.Runner.Release(e.attempt.ID())
+			m.release(e)
 			return nil
 		case <-ctx.Done():
 			if m.settling.Err() != nil {
@@ -155,7 +155,7 @@ func (m *Manager) deliveryOf(e *entry) queue.Delivery {
 			if !e.recorded {
 				m.Log.Error("ended task given up: its message was not delivered again", logkey.Task, e.attempt.Task.ID, logkey.Attempt, e.attempt.ID())
 			}
-			m.Runner.Release(e.attempt.ID())
+			m.release(e)
 			return nil
 		}
 	}

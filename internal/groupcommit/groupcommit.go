@@ -38,10 +38,15 @@ func New(db *bolt.DB, pace time.Duration) *Group { return &Group{db: db, pace: p
 
 // Update applies a change and returns when it is committed. The change may be applied more than once: it must not keep
 // anything from a call that was followed by another. An error of one change does not touch the others.
-func (g *Group) Update(apply func(*bolt.Tx) error) error {
+func (g *Group) Update(apply func(*bolt.Tx) error) error { return g.Begin(apply)() }
+
+// Begin is Update for who has something else to do before it waits: changes are applied in the order in which they were begun.
+func (g *Group) Begin(apply func(*bolt.Tx) error) (committed func() error) {
 	c := g.add(apply)
-	<-c.done
-	return c.err
+	return func() error {
+		<-c.done
+		return c.err
+	}
 }
 
 // Later has a change applied with the next commit and does not wait for it. Its error is lost.

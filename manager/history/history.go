@@ -288,8 +288,9 @@ func (s *Store) Acked(attemptID string) {
 }
 
 // MarkCancel implements manager.History.
-func (s *Store) MarkCancel(taskID string, at time.Time) error {
+func (s *Store) MarkCancel(taskID string, at time.Time) (kept func() error) {
 	s.mu.Lock()
+	defer s.mu.Unlock() // so that the file has one after the other as the memory has
 	expired := []string{}
 	for id, marked := range s.cancels {
 		if at.Sub(marked) > cancelAge {
@@ -298,8 +299,7 @@ func (s *Store) MarkCancel(taskID string, at time.Time) error {
 		}
 	}
 	s.cancels[taskID] = at
-	s.mu.Unlock()
-	err := s.commits.Update(func(tx *bolt.Tx) error {
+	committed := s.commits.Begin(func(tx *bolt.Tx) error {
 		b := tx.Bucket(cancelsBucket)
 		for _, id := range expired {
 			if err := b.Delete([]byte(id)); err != nil {
@@ -308,10 +308,12 @@ func (s *Store) MarkCancel(taskID string, at time.Time) error {
 		}
 		return b.Put([]byte(taskID), encodeTime(at))
 	})
-	if err != nil {
-		return fmt.Errorf("cannot store the cancellation of %s: %w", taskID, err)
+	return func() error {
+		if err := committed(); err != nil {
+			return fmt.Errorf("cannot store the cancellation of %s: %w", taskID, err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // CancelMark implements manager.History.
@@ -323,6 +325,17 @@ func (s *Store) CancelMark(taskID string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return at, true
+}
+
+// Unmark implements manager.History. Where the process dies before it is kept, the mark is as old as it was.
+func (s *Store) Unmark(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.cancels[name]; !ok {
+		return
+	}
+	delete(s.cancels, name)
+	s.commits.Later(func(tx *bolt.Tx) error { return tx.Bucket(cancelsBucket).Delete([]byte(name)) })
 }
 
 // Close waits for what is under way and closes the file.

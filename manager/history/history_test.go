@@ -75,11 +75,18 @@ func TestRecords(t *testing.T) {
 	if list := s.Recent(1); len(list) != 1 {
 		t.Errorf("Recent(1) has %d", len(list))
 	}
-	if err := s.MarkCancel("c", time.Now()); err != nil {
+	if err := s.MarkCancel("c", time.Now())(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.MarkCancel("old", time.Now().Add(-2*cancelAge)); err != nil {
+	if err := s.MarkCancel("old", time.Now().Add(-2*cancelAge))(); err != nil {
 		t.Fatal(err)
+	}
+	if err := s.MarkCancel("over", time.Now())(); err != nil {
+		t.Fatal(err)
+	}
+	s.Unmark("over")
+	if _, ok := s.CancelMark("over"); ok {
+		t.Error("cancellation is not forgotten")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -87,6 +94,9 @@ func TestRecords(t *testing.T) {
 
 	s = openTest(t, path, Options{MaxTasks: 100})
 	defer s.Close()
+	if _, ok := s.CancelMark("over"); ok {
+		t.Error("cancellation is not forgotten for good")
+	}
 	if r, ok := s.Settled("a.1"); !ok || r.AckedAt.Before(before) {
 		t.Errorf("Settled(a.1) after opening again = %+v, %t, want it acknowledged", r, ok)
 	}
