@@ -58,7 +58,7 @@ type entry struct {
 	// owning has it owned once it has run for long.
 	owning *time.Timer
 	// misfit says why it can never run here, or is empty; refused, that this host does not know its type, or does not allow what it asks for, and silent
-	// that a host is known which has not said whether it would take it.
+	// that another host may take it which has not said so.
 	misfit          string
 	refused, silent bool
 	// cancel stops the worker; cancelled says that somebody asked for it.

@@ -104,6 +104,8 @@ type inquiry struct {
 	timer *time.Timer
 	wait  time.Duration
 	putAt time.Time
+	// unsaid says that it could not be put: the others were not asked.
+	unsaid bool
 }
 
 // hold has the entry wait for the answer to a question before anything else is done with it. The lock is held.
@@ -186,13 +188,14 @@ func (m *Manager) pose(q *inquiry, wait time.Duration) {
 }
 
 // wasPut begins the wait for offers.
-func (m *Manager) wasPut(question *queue.Question) {
+func (m *Manager) wasPut(question *queue.Question, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q := m.others.inquiries[question.ID]
 	if q == nil || !q.putAt.IsZero() || q.question.Part != question.Part || q.question.Owner != question.Owner {
 		return // it is over, or goes to others by now
 	}
+	q.unsaid = err != nil
 	if q.putAt = time.Now(); !q.good() {
 		q.timer.Reset(q.wait)
 	}
@@ -214,7 +217,7 @@ func (m *Manager) put(q queue.Question, host string) {
 			m.hurry(q.ID)
 			return nil
 		case host == "" && ctx.Err() == nil: // else the queue is out of reach; any other error is final
-			m.wasPut(&q)
+			m.wasPut(&q, err)
 		}
 		return err
 	})
@@ -274,10 +277,13 @@ func (m *Manager) step(q *inquiry) {
 		q.timer.Reset(answerTime)
 	case q.until.IsZero() && m.widen(q): // those few could not; others may
 		m.pose(q, m.patience(&q.question))
-	case len(q.offers) > 0 || m.hopeless(q) || q.question.Refused && !q.question.Surely:
+	case len(q.offers) > 0 || m.hopeless(q):
 		m.decide(q)
 	case q.open > 0 && q.until.IsZero() && (q.question.Purpose != queue.ToRun || m.parkedCount() < parkedHeld):
-		q.question.Open, q.question.Surely, q.until = q.open, q.question.Refused, time.Now().Add(q.open)
+		if q.question.Refused && !q.question.Surely { // one that would take it says so at once
+			q.open = adoptTime
+		}
+		q.question.Open, q.question.Surely, q.until = q.open, q.question.Refused && q.question.Surely, time.Now().Add(q.open)
 		m.pose(q, q.open)
 		if e := q.entry; q.question.Purpose == queue.ToRun && e != nil {
 			e.reason = m.heldReason(e)
@@ -310,7 +316,7 @@ func (m *Manager) decide(q *inquiry) {
 		m.Log.Info("task is with no host that lives", logkey.Task, q.question.TaskID, "deliveries", e.delivery.Message().Turns, "unbegun", q.gave)
 	}
 	if e != nil && e.refused && len(q.offers) == 0 {
-		if e.silent = q.question.Surely && !m.all(q, q.never); e.silent && !q.until.IsZero() {
+		if e.silent = m.mayBeTaken(q); e.silent && !q.unsaid && !q.until.IsZero() {
 			m.forgetSilent(q)
 		}
 	}

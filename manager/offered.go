@@ -92,6 +92,18 @@ func (m *Manager) hopeless(q *inquiry) bool {
 	return (q.question.Purpose == queue.ToSpare || q.question.Refused) && q.question.Part == "" && m.all(q, q.never)
 }
 
+// mayBeTaken reports whether another host may take what is refused here, though none has offered to: not all have said that they never will, or, where there are too many for each to
+// say so, the question was not open for long enough to count on one that would. The lock is held.
+func (m *Manager) mayBeTaken(q *inquiry) bool {
+	if q.unsaid {
+		return len(m.others.known) > 0
+	}
+	if q.question.Surely {
+		return !m.all(q, q.never)
+	}
+	return q.until.IsZero()
+}
+
 // allLack reports whether every host that this one knows has answered that it has not begun the task. The lock is held.
 func (m *Manager) allLack(q *inquiry) bool { return m.all(q, q.lack) }
 

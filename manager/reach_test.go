@@ -67,7 +67,7 @@ func (f *multitude) Ask(_ context.Context, q queue.Question, to string) error {
 		case f.rooms[name]:
 			offers = append(offers, o)
 		case q.Surely:
-			o.Lacks = true
+			o.Lacks, o.Never = true, q.Refused
 			f.lacks++
 			offers = append(offers, o)
 		}

@@ -1,8 +1,13 @@
 package manager
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mayfly/mayfly/queue"
 )
@@ -149,4 +154,99 @@ func TestRefusedAnswer(t *testing.T) {
 	knows.mu.Lock()
 	knows.sick = ""
 	knows.mu.Unlock()
+}
+
+// amongTyped puts a host that knows no task types among n others.
+func amongTyped(t *testing.T, n int, test func(h *host, f *multitude)) {
+	t.Helper()
+	among(t, n, func(h *host, f *multitude) {
+		h.Resolve = func(t queue.Task) (queue.Task, error) {
+			if t.Type != "" {
+				return queue.Task{}, &queue.Refusal{Field: "type", Value: `"` + t.Type + `"`, Remedy: "this host has no such type"}
+			}
+			return t, nil
+		}
+		test(h, f)
+	})
+}
+
+// verdictNow returns what has become of a message, or nil.
+func (d *delivery) verdictNow() *queue.Verdict {
+	synctest.Wait()
+	select {
+	case v := <-d.verdicts:
+		return &v
+	default:
+		return nil
+	}
+}
+
+// TestRefusedAmongMany has a fleet in which not each host says that it refuses a task: it is rejected when the question was open for long, and nobody has come who takes it.
+func TestRefusedAmongMany(t *testing.T) {
+	for _, n := range []int{20, 200} {
+		amongTyped(t, n, func(h *host, f *multitude) {
+			d := newDelivery(typed("m"))
+			h.source.deliveries <- d
+			time.Sleep(adoptTime)
+			if v := d.verdictNow(); v != nil {
+				t.Errorf("of %d: %+v", n, v)
+			}
+			time.Sleep(5 * time.Second)
+			if v := d.verdictNow(); v == nil || v.Action != queue.Bury {
+				t.Errorf("of %d: %+v, want it rejected", n, v)
+			}
+
+			d = newDelivery(typed("late"))
+			h.source.deliveries <- d
+			time.Sleep(adoptTime / 2)
+			asked, _ := f.since(0)
+			h.Offered(queue.Offer{Question: asked[len(asked)-1].ID, Host: f.names[n-1], Room: 1})
+			time.Sleep(time.Second)
+			if v := d.verdictNow(); v == nil || v.Host != f.names[n-1] {
+				t.Errorf("of %d: %+v, want it handed to the host that was slow", n, v)
+			}
+		})
+	}
+}
+
+// TestRefusedManyAmongMany has more of them than a host keeps questions about: what was not asked about for long goes back to the queue.
+func TestRefusedManyAmongMany(t *testing.T) {
+	amongTyped(t, 20, func(h *host, f *multitude) {
+		var all []*delivery
+		for i := range parkedHeld + 8 {
+			d := newDelivery(typed(fmt.Sprint("m", i)))
+			all = append(all, d)
+			h.source.deliveries <- d
+		}
+		time.Sleep(adoptTime + 5*time.Second)
+		actions := map[queue.Action]int{}
+		for _, d := range all {
+			if v := d.verdictNow(); v != nil {
+				actions[v.Action]++
+			}
+		}
+		if actions[queue.Bury] != parkedHeld || actions[queue.Retry] != 8 {
+			t.Errorf("%v", actions)
+		}
+	})
+}
+
+// mumbling is a fleet to which no question can be put.
+type mumbling struct{ mute }
+
+func (mumbling) Ask(context.Context, queue.Question, string) error {
+	return errors.New("it is too large")
+}
+
+// TestRefusedUnasked has one about which the others cannot be asked: nobody has refused it but this host.
+func TestRefusedUnasked(t *testing.T) {
+	amongTyped(t, 20, func(h *host, _ *multitude) {
+		h.Fleet = mumbling{}
+		d := newDelivery(typed("m"))
+		h.source.deliveries <- d
+		time.Sleep(adoptTime + 5*time.Second)
+		if v := d.verdictNow(); v == nil || v.Action != queue.Retry {
+			t.Errorf("%+v, want it put back", v)
+		}
+	})
 }
