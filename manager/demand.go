@@ -26,12 +26,12 @@ type Demand struct {
 	// Queued counts the messages of each queue "<pool>.<band>" that no host has taken: with RabbitMQ the same on each host. What they
 	// need is not known.
 	Queued map[string]int `json:"queued"`
-	// Waiting is what the tasks need that wait on this host, Running what the others hold.
+	// Waiting is what the tasks need that wait on this host, Running what the others hold. What a host like this one can never run is in no figure: no number of them would help it.
 	Waiting Needs `json:"waiting"`
 	Running Needs `json:"running"`
 	// Free is what this host has left; Tasks is how many more it takes at once.
 	Free Needs `json:"free"`
-	// OldestAt is when the oldest task that waits here was queued.
+	// OldestAt is when the oldest task that waits for room here was queued.
 	OldestAt *time.Time `json:"oldest_at,omitempty"`
 	// IdleSince is set while this host holds no task.
 	IdleSince *time.Time `json:"idle_since,omitempty"`
@@ -44,7 +44,7 @@ type Demand struct {
 // PoolDemand is the work of one pool.
 type PoolDemand struct {
 	Pool string `json:"pool"`
-	// Queued counts messages that no host has taken, Waiting and Running tasks of this host.
+	// Queued counts messages that no host has taken, Waiting and Running tasks of this host, but for those that it can never run.
 	Queued  int `json:"queued"`
 	Waiting int `json:"waiting"`
 	Running int `json:"running"`
@@ -82,6 +82,9 @@ func (m *Manager) Demand(ctx context.Context) (Demand, error) {
 		d.Queued = map[string]int{}
 	}
 	for _, e := range m.waiting {
+		if e.misfit != "" {
+			continue
+		}
 		d.Waiting.add(e)
 		if len(e.choices) > 0 {
 			d.Waiting.GPUs += e.choices[0].gpus.Count
@@ -117,7 +120,7 @@ func (m *Manager) poolDemand(pool string, depth map[string]int) PoolDemand {
 		d.Queued += depth[pool+"."+string(band)]
 	}
 	for _, e := range m.waiting {
-		if e.attempt.Task.Pool == pool {
+		if e.attempt.Task.Pool == pool && e.misfit == "" {
 			d.Waiting++
 		}
 	}
@@ -136,7 +139,7 @@ func (m *Manager) perHost(pool string) float64 {
 	var sum Needs
 	for _, list := range []iter.Seq[*entry]{slices.Values(m.waiting), maps.Values(m.active)} {
 		for e := range list {
-			if e.attempt.Task.Pool != pool {
+			if e.attempt.Task.Pool != pool || e.misfit != "" { // which has no lease
 				continue
 			}
 			sum.add(e)
