@@ -246,7 +246,8 @@ func run(ctx context.Context) error {
 	defer context.AfterFunc(intake, func() { tellSystemd(log, stopping(c)) })()
 	quiet.Stir() // most of what a start has touched is not needed again
 	err = m.Run(intake, hurry)
-	return errors.Join(err, stopServing())
+	err = errors.Join(err, stopServing())
+	return errors.Join(err, m.Missed()) // nothing more can come
 }
 
 // tellSystemd says how far we are, where systemd wants to know (Type=notify).

@@ -196,6 +196,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, manager.ErrUnknownTask), errors.Is(err, manager.ErrElsewhere), errors.As(err, new(*manager.NoOutput)),
 		errors.Is(err, queue.ErrNoDeadLetter):
 		status = http.StatusNotFound
+	case errors.Is(err, manager.ErrLeaving):
+		status = http.StatusServiceUnavailable
 	case r.Context().Err() != nil: // most often nobody listens, but one may have closed his side only: nothing was done, and that must not look like 200
 		f.Error, status = "cannot go on: the client has closed its side of the connection, or the manager ends", http.StatusServiceUnavailable
 	default:

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly/mayfly/manager"
 	"github.com/mayfly/mayfly/queue"
 )
 
@@ -76,6 +77,15 @@ func TestClientsFaults(t *testing.T) {
 		if status, f := ask(t, server, http.MethodGet, "/v1/tasks/x/logs?"+name+"=-1", ""); status != 400 || !strings.HasPrefix(f.Error, "cannot use "+name+`="-1"`) {
 			t.Errorf("%s: %d %s", name, status, f.Error)
 		}
+	}
+}
+
+// TestLeaving submits a task to a host that is about to leave.
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	server := serve(t, &stub{submit: func(context.Context, []byte) (string, error) { return "", manager.ErrLeaving }})
+	if status, f := ask(t, server, http.MethodPost, "/v1/tasks", "{}"); status != 503 || f.Error != manager.ErrLeaving.Error() {
+		t.Errorf("%d %+v", status, f)
 	}
 }
 

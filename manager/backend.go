@@ -41,6 +41,11 @@ func (m *Manager) Submit(ctx context.Context, body []byte, pool string) (string,
 	if err := m.config.Keys.Verify(msg); err != nil {
 		return "", fmt.Errorf("cannot submit here: %w; set MAYFLY_SIGNING_KEY to a key that MAYFLY_TASK_KEYS knows", err)
 	}
+	done, err := m.arrives()
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	undo := m.submitted(task.ID, msg.QueuedAt)
 	if err := m.Publisher.Publish(ctx, msg); err != nil {
 		undo()

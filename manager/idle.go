@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"errors"
 	"time"
 
 	"github.com/mayfly/mayfly/internal/logkey"
@@ -14,7 +15,7 @@ func (m *Manager) lookIdle() {
 	if m.config.IdleExit <= 0 {
 		return
 	}
-	idle := m.state == serving && len(m.active)+len(m.closing)+len(m.waiting) == 0
+	idle := m.state == serving && m.arriving+len(m.active)+len(m.closing)+len(m.waiting) == 0
 	switch {
 	case idle && m.idle == nil:
 		m.idle = time.AfterFunc(m.config.IdleExit, m.leaveIdle)
@@ -38,6 +39,36 @@ func (m *Manager) leaveIdle() {
 	m.left = true
 	m.Log.Info("nothing to do: leaving", logkey.Host, m.config.Host, "idle_for", m.config.IdleExit.String())
 	m.drain()
+}
+
+// arrives has the host not be idle while a task is submitted, until done is called: the queue may confirm it when there is nobody any more who would run it. A host that has left takes
+// none, unless others serve the queue.
+func (m *Manager) arrives() (done func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left && m.config.Alone {
+		return nil, ErrLeaving
+	}
+	m.arriving++
+	m.lookIdle()
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.arriving--
+		m.lookIdle()
+	}, nil
+}
+
+// Missed returns an error where the host has left for there was nothing to do, and there is something now that the API has ended: nobody would do it before the manager is started anew.
+// It has not left idle, then.
+func (m *Manager) Missed() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.left || m.Holds == nil || !m.Holds() {
+		return nil
+	}
+	m.left = false
+	return errors.New("cannot leave: the queue has got a task meanwhile, for which the manager has to be started anew")
 }
 
 // LeftIdle reports whether the manager has left because there was nothing to do.

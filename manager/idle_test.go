@@ -1,10 +1,14 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mayfly/mayfly/queue"
 )
 
 // A host that has nothing to do leaves, but neither while it has something, nor while it cannot know.
@@ -35,4 +39,68 @@ func TestIdleExit(t *testing.T) {
 		time.Sleep(idleCheck)
 		left(true)
 	})
+}
+
+// pausing is a queue that confirms nothing before it is told to.
+type pausing struct {
+	confirm chan struct{}
+	got     atomic.Int64
+}
+
+func (p *pausing) Publish(context.Context, queue.Message) error {
+	<-p.confirm
+	p.got.Add(1)
+	return nil
+}
+
+// TestIdleExitWhileSubmitting submits a task to a host that has had nothing to do for almost long enough: it does not leave before the queue has confirmed that, and takes nothing more
+// once it does, unless there are others.
+func TestIdleExitWhileSubmitting(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		simulate(t, func(c *Config) { c.IdleExit, c.Alone = time.Minute, alone }, func(h *host) {
+			p := &pausing{confirm: make(chan struct{})}
+			h.Publisher = p
+			submit := func() error {
+				_, err := h.Submit(context.Background(), []byte(`{"command": ["x"]}`), "default")
+				return err
+			}
+			time.Sleep(59 * time.Second)
+			submitted := make(chan error, 1)
+			go func() { submitted <- submit() }()
+			time.Sleep(time.Hour)
+			if h.LeftIdle() {
+				t.Error("it has left while a task was on its way into its queue")
+			}
+			close(p.confirm)
+			if err := <-submitted; err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if !h.LeftIdle() {
+				t.Error("it has not left")
+			}
+			if err := submit(); alone != errors.Is(err, ErrLeaving) || alone != (p.got.Load() == 1) {
+				t.Errorf("alone %t: %v, %d in the queue", alone, err, p.got.Load())
+			}
+		})
+	}
+}
+
+// TestMissed has a host leave whose queue has something when all has ended: it has not left for want of work.
+func TestMissed(t *testing.T) {
+	for _, holds := range []bool{true, false} {
+		simulate(t, func(c *Config) { c.IdleExit = time.Minute }, func(h *host) {
+			var some atomic.Bool
+			h.Holds = some.Load
+			if err := h.Missed(); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Minute)
+			some.Store(holds)
+			if err := h.Missed(); (err != nil) != holds || h.LeftIdle() == holds {
+				t.Errorf("its queue holds something: %t; %v, left idle: %t", holds, err, h.LeftIdle())
+			}
+		})
+	}
 }

@@ -172,9 +172,11 @@ type Manager struct {
 		at    time.Time
 		timer *time.Timer
 	}
-	left    bool // it has left because of that
-	others  others
-	drained bool // workers are stopped for the host's own sake
+	left bool // it has left because of that
+	// arriving counts the tasks that are being submitted here.
+	arriving int
+	others   others
+	drained  bool // workers are stopped for the host's own sake
 	// waits says that the end of all that is done here is waited for: nothing is begun any more but for what is in hand, see mayDo.
 	waits bool
 	// unfitAt is when the host stopped taking tasks, because it drains or is sick.

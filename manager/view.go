@@ -101,10 +101,13 @@ var ErrUnknownTask = errors.New("this host knows no task with this id")
 // ErrElsewhere says that a task ran on another host, which has its output.
 var ErrElsewhere = errors.New("the task ran on another host, where its output is")
 
+// ErrLeaving says that this host takes no task, for it is about to leave.
+var ErrLeaving = errors.New("cannot take a task: this host had nothing to do and leaves; start it anew")
+
 // Backend is what the API needs of the host. All methods may be called from many goroutines at once.
 type Backend interface {
 	// Submit validates a task document, gives it an id where it has none, and publishes it; nil means confirmed. pool may
-	// be empty. The error is a *queue.Refusal where the document is at fault.
+	// be empty. The error is a *queue.Refusal where the document is at fault, ErrLeaving where it comes too late.
 	Submit(ctx context.Context, body []byte, pool string) (id string, err error)
 	// List returns the tasks that this host knows: active ones oldest first, then, with ended > 0, so many that ended,
 	// newest first.
