@@ -24,6 +24,7 @@ func TestUnfit(t *testing.T) {
 		if i == faultsMax-1 { // it waits for the first core
 			waiting := newDelivery(queue.Message{MessageID: "waiting", Body: message.Body})
 			b.source.deliveries <- waiting
+			b.until("it waits", func() bool { v, err := b.Show(t.Context(), "waiting"); return err == nil && v.Status == Waiting })
 			b.runner.ended <- lost
 			if v := b.verdict(waiting); v.Action != queue.Retry || v.Delay != 0 || len(v.History) != 0 {
 				t.Errorf("verdict = %+v", v)
