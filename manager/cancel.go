@@ -61,7 +61,7 @@ func (m *Manager) Cancel(ctx context.Context, id string) (string, error) {
 			_, kept := m.keepStops()
 			return said, kept()
 		}
-		return said, m.mark(c) // it may be about to be tried again
+		return said, m.mark(c)() // it may be about to be tried again
 	}
 	if err := m.tellAll(ctx, c); err != nil {
 		return "", err
@@ -121,7 +121,7 @@ func (m *Manager) labelled(ctx context.Context, label, value string) (ids []stri
 
 // tellAll keeps a cancellation and tells the other hosts of it.
 func (m *Manager) tellAll(ctx context.Context, c queue.Cancellation) error {
-	if err := m.mark(c); err != nil {
+	if err := m.mark(c)(); err != nil {
 		return err
 	}
 	if err := m.Broadcast(ctx, c); err != nil {
@@ -130,31 +130,35 @@ func (m *Manager) tellAll(ctx context.Context, c queue.Cancellation) error {
 	return nil
 }
 
-// mark keeps a cancellation, unless it is kept already: the queue tells each one again to a host that comes back.
-func (m *Manager) mark(c queue.Cancellation) error {
+// mark keeps a cancellation, unless it is kept already: the queue tells each one again to a host that comes back. What turns up from now on meets it; kept returns when the next manager
+// knows it, too.
+func (m *Manager) mark(c queue.Cancellation) (kept func() error) {
 	name := markOf(&c)
 	if at, ok := m.History.CancelMark(name); ok && !c.At.After(at) {
-		return nil
+		return func() error { return nil }
 	}
-	return m.History.MarkCancel(name, c.At)()
+	return m.History.MarkCancel(name, c.At)
 }
 
-// Cancelled takes another host's word that tasks are cancelled.
-func (m *Manager) Cancelled(c queue.Cancellation) {
+// Cancelled takes another host's word that tasks are cancelled. That is done when it returns; keep has the next manager know it, too.
+func (m *Manager) Cancelled(c queue.Cancellation) (keep func()) {
 	if c.At.IsZero() { // who was there remembers
 		at, ok := m.History.CancelMark(markOf(&c))
 		if c.At = at; !ok {
 			c.At = time.Now()
 		}
 	}
+	marked := m.mark(c) // first, for what is accepted meanwhile
 	if c.ID == "" {
 		m.cancelLabelled(c)
 	} else {
 		m.cancelHere(c)
 	}
 	_, kept := m.keepStops()
-	if err := errors.Join(m.mark(c), kept()); err != nil {
-		m.Log.Error("cancellation not recorded", logkey.Task, c.ID, logkey.Err, err)
+	return func() {
+		if err := errors.Join(marked(), kept()); err != nil {
+			m.Log.Error("cancellation not recorded", logkey.Task, c.ID, logkey.Err, err)
+		}
 	}
 }
 

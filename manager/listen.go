@@ -18,8 +18,9 @@ type News interface {
 	Joined() <-chan struct{}
 }
 
-// learnMost is how many results of other hosts are taken in at once. What is kept at once shares a commit, which is paced: taken in one after the other, some hundred a second would
-// have this host hear what others ask minutes later, when they take it for dead.
+// learnMost is how many results and cancellations of other hosts are kept at once. What is kept at once shares a commit, which is paced: kept one after the other, some hundred a second
+// would have this host hear what others ask minutes later, when they take it for dead. Cancellations are acted upon as they come; none is owed an answer, and the queue tells those of
+// a day again to the next manager.
 const learnMost = 64
 
 // Listen takes in what is said until ctx ends.
@@ -27,16 +28,19 @@ func (m *Manager) Listen(ctx context.Context, n News) {
 	var learning sync.WaitGroup
 	defer learning.Wait()
 	free := make(chan struct{}, learnMost)
+	learn := func(keep func()) {
+		free <- struct{}{}
+		learning.Go(func() {
+			keep()
+			<-free
+		})
+	}
 	for {
 		select {
 		case c := <-n.Cancels():
-			m.Cancelled(c)
+			learn(m.Cancelled(c))
 		case r := <-n.Replies():
-			free <- struct{}{}
-			learning.Go(func() {
-				m.Learn(r)
-				<-free
-			})
+			learn(func() { m.Learn(r) })
 		case q := <-n.Questions():
 			m.Asked(q)
 		case o := <-n.Offers():

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -14,14 +15,19 @@ import (
 type news struct {
 	results   chan queue.Result
 	questions chan queue.Question
+	cancels   chan queue.Cancellation
 }
 
-func (news) Cancels() <-chan queue.Cancellation { return nil }
-func (n news) Replies() <-chan queue.Result     { return n.results }
-func (n news) Questions() <-chan queue.Question { return n.questions }
-func (news) Offers() <-chan queue.Offer         { return nil }
-func (news) Hellos() <-chan queue.Hello         { return nil }
-func (news) Joined() <-chan struct{}            { return nil }
+func newNews() news {
+	return news{make(chan queue.Result), make(chan queue.Question), make(chan queue.Cancellation)}
+}
+
+func (n news) Cancels() <-chan queue.Cancellation { return n.cancels }
+func (n news) Replies() <-chan queue.Result       { return n.results }
+func (n news) Questions() <-chan queue.Question   { return n.questions }
+func (news) Offers() <-chan queue.Offer           { return nil }
+func (news) Hellos() <-chan queue.Hello           { return nil }
+func (news) Joined() <-chan struct{}              { return nil }
 
 // slow is a history that keeps what it is given when it has got so much, as one commit.
 type slow struct {
@@ -35,6 +41,15 @@ func (h *slow) Put(r Record) error {
 	return h.memory.Put(r)
 }
 
+func (h *slow) MarkCancel(name string, at time.Time) (kept func() error) {
+	h.memory.MarkCancel(name, at)
+	return func() error {
+		h.all.Done()
+		h.all.Wait()
+		return nil
+	}
+}
+
 // TestLearnMany has the results of many tasks come that were submitted here: they are kept together, and others are answered meanwhile.
 func TestLearnMany(t *testing.T) {
 	t.Parallel()
@@ -42,7 +57,7 @@ func TestLearnMany(t *testing.T) {
 	h.all.Add(learnMost)
 	f := &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
 	b := newBenchWith(t, func(_ *Config, s *Services) { h.memory, s.History, s.Fleet = s.History.(*memory), h, f })
-	n := news{make(chan queue.Result), make(chan queue.Question)}
+	n := newNews()
 	ctx, stop := context.WithCancel(t.Context())
 	var listening sync.WaitGroup
 	listening.Go(func() { b.Listen(ctx, n) })
@@ -53,11 +68,11 @@ func TestLearnMany(t *testing.T) {
 	result := func(id string) queue.Result {
 		return queue.Result{ID: id, Host: "o", State: queue.Succeeded, Attempt: 1}
 	}
-	for range learnMost - 1 {
+	for i := range learnMost - 1 {
 		select {
 		case n.results <- result("t"):
-		case <-time.After(30 * time.Second):
-			h.all.Add(-learnMost)
+		case <-time.After(10 * time.Second):
+			h.all.Add(i - learnMost)
 			t.Fatal("one is kept after the other")
 		}
 	}
@@ -69,6 +84,41 @@ func TestLearnMany(t *testing.T) {
 	if _, err := b.Wait(t.Context(), "last"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCancelledMany has many tasks be cancelled on other hosts: each is known here at once, they are kept together, and others are answered meanwhile.
+func TestCancelledMany(t *testing.T) {
+	t.Parallel()
+	h := &slow{}
+	h.all.Add(learnMost)
+	f := newHosts()
+	b := newBenchWith(t, func(_ *Config, s *Services) { h.memory, s.History, s.Fleet = s.History.(*memory), h, f })
+	n := newNews()
+	ctx, stop := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { b.Listen(ctx, n) })
+	defer listening.Wait()
+	defer stop()
+	b.Joined()
+	next(t, f.hellos)
+	for i := range learnMost - 1 {
+		select {
+		case n.cancels <- queue.Cancellation{ID: fmt.Sprint("t", i), At: time.Now()}:
+		case <-time.After(10 * time.Second):
+			h.all.Add(i - learnMost)
+			t.Fatal("one is kept after the other")
+		}
+	}
+	n.questions <- queue.Question{ID: "q", From: "o", Pool: "default", Purpose: queue.ToAdopt, Surely: true, Fingerprint: make([]byte, 16)}
+	if o := next(t, f.offered); !o.Lacks {
+		t.Errorf("%+v", o)
+	}
+	for i := range learnMost - 1 {
+		if _, ok := h.CancelMark(fmt.Sprint("t", i)); !ok {
+			t.Errorf("t%d is not known to be cancelled", i)
+		}
+	}
+	n.cancels <- queue.Cancellation{ID: "last", At: time.Now()}
 }
 
 // unable is a queue that takes nothing.

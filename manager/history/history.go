@@ -12,6 +12,7 @@
 package history
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ var (
 
 // cancelAge is how long a cancellation waits for its task to turn up.
 const cancelAge = 24 * time.Hour
+
+// cancelSweep is how often those that are too old are forgotten: there may be many, and many may come at once.
+const cancelSweep = 10 * time.Minute
 
 // commitPace is the least time between two commits that are not flushed: a busy host shares them, and nothing waits for one but an acknowledgement.
 const commitPace = 10 * time.Millisecond
@@ -69,7 +73,9 @@ type Store struct {
 	mu      sync.Mutex
 	held    totals
 	cancels map[string]time.Time // what the bucket holds: read for every task
-	drops   sync.WaitGroup
+	// cancelsSwept is when those that are too old were looked for.
+	cancelsSwept time.Time
+	drops        sync.WaitGroup
 
 	complained sync.Once // of a record that cannot be read
 }
@@ -148,14 +154,22 @@ func (s *Store) load() error {
 			return err
 		}
 		cancels := tx.Bucket(cancelsBucket)
+		var expired [][]byte
 		err = cancels.ForEach(func(k, v []byte) error {
 			if at := decodeTime(v); now.Sub(at) < cancelAge {
 				s.cancels[string(k)] = at
+			} else {
+				expired = append(expired, bytes.Clone(k))
 			}
 			return nil
 		})
 		if err != nil {
 			return err
+		}
+		for _, k := range expired {
+			if err := cancels.Delete(k); err != nil {
+				return err
+			}
 		}
 		dropped, err = s.prune(tx, s.held, &s.held, now)
 		return err
@@ -291,11 +305,14 @@ func (s *Store) Acked(attemptID string) {
 func (s *Store) MarkCancel(taskID string, at time.Time) (kept func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock() // so that the file has one after the other as the memory has
-	expired := []string{}
-	for id, marked := range s.cancels {
-		if at.Sub(marked) > cancelAge {
-			expired = append(expired, id)
-			delete(s.cancels, id)
+	var expired []string
+	if now := time.Now(); now.Sub(s.cancelsSwept) > cancelSweep {
+		s.cancelsSwept = now
+		for id, marked := range s.cancels {
+			if now.Sub(marked) > cancelAge {
+				expired = append(expired, id)
+				delete(s.cancels, id)
+			}
 		}
 	}
 	s.cancels[taskID] = at

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
 	"github.com/mayfly/mayfly/manager"
@@ -105,6 +106,15 @@ func TestRecords(t *testing.T) {
 	}
 	if _, ok := s.CancelMark("old"); ok {
 		t.Error("cancellation did not expire")
+	}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(cancelsBucket).Get([]byte("old")) != nil {
+			t.Error("the file keeps a cancellation that has expired")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
