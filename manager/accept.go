@@ -200,6 +200,14 @@ func (m *Manager) runsHere(e *entry) bool {
 	return e.returned && (m.twin(&e.attempt) != nil || time.Now().Before(e.standBy) && m.alike(e) != nil)
 }
 
+// noteOvertaken notes that an entry waits while a later attempt of its message is active. It came here for that one, and is not its message where that ends without having lost its own:
+// then who has ended the attempt of the entry is still to be asked. The lock is held.
+func (m *Manager) noteOvertaken(e *entry) {
+	if twin := m.twin(&e.attempt); twin != nil && twin.attempt.Number > e.attempt.Number {
+		e.overtaken = true
+	}
+}
+
 // mayHaveBegun reports whether an entry that waits may be the message of a worker that runs, here or elsewhere: nothing is decided about it before that is known. The lock is held.
 func (m *Manager) mayHaveBegun(e *entry) bool { return e.adopting() || m.runsHere(e) }
 

@@ -234,6 +234,47 @@ func TestLossHeardLate(t *testing.T) {
 	}
 }
 
+// TestOvertaken has the message of an attempt be handed to the host that runs the next one, as its host has lost its connection between the copy for that and the acknowledgement. When the
+// next one fails, too, others are asked for the first before it is begun.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	for has, want := range map[bool]queue.Action{true: queue.Forward, false: queue.Done} {
+		t.Run(string(want), func(t *testing.T) {
+			t.Parallel()
+			b, f := newFleet(t)
+			b.Greeted(queue.Hello{Host: "a", Pools: []string{"default"}, Back: true})
+			first := queue.Message{MessageID: "t", Body: []byte(`{"command": ["x"], "max_attempts": 5}`), QueuedAt: time.Now(), HandedBy: "c"}
+			second := first
+			second.HandedBy, second.History = "", []queue.Past{{Attempt: 1, Host: "a", Cause: queue.CauseExit}}
+			two := newDelivery(second)
+			b.source.deliveries <- two
+			b.until("the second runs", func() bool { return b.ran("t.2") == 1 })
+			one := newDelivery(first)
+			b.source.deliveries <- one
+			b.until("the first waits", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == 2 })
+			b.runner.ended <- worker.Outcome{Cause: queue.CauseExit}
+			if v := b.verdict(two); v.Action != queue.Retry {
+				t.Errorf("verdict = %+v", v)
+			}
+			select {
+			case q := <-f.asked:
+				if q.Purpose != queue.ToAdopt || q.AttemptID != "t.1" {
+					t.Errorf("question = %+v", q)
+				}
+				b.Offered(queue.Offer{Question: q.ID, Host: "a", Has: has, Lacks: !has})
+			case b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}:
+				t.Fatal("it is begun, and nobody was asked")
+			}
+			if !has { // nobody has: as where its host is gone
+				b.runner.ended <- worker.Outcome{Cause: queue.CauseNone}
+			}
+			if v := b.verdict(one); v.Action != want || has && v.Host != "a" {
+				t.Errorf("verdict = %+v, want %s", v, want)
+			}
+		})
+	}
+}
+
 // TestTwin has the message of a running task come again before its delivery is known to be lost. Nobody else is offered it, and it joins its worker.
 func TestTwin(t *testing.T) {
 	simulate(t, nil, func(h *host) {

@@ -43,6 +43,8 @@ type entry struct {
 	returned bool
 	// copied says that others wonder who has its message, which came as if for the first time: there are two.
 	copied bool
+	// overtaken says that a later attempt of its task has run here while it waited: its own may be settled elsewhere.
+	overtaken bool
 	// recheck says that a task with the same id was settled here since the history was looked into for it: that is too dear for each time that something starts or ends.
 	recheck bool
 	// undated says that nobody knows since when its message has been queued.

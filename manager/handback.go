@@ -28,6 +28,7 @@ func (m *Manager) handBack() {
 		case m.Fleet == nil && m.state == serving: // there is nobody else
 			e.reason = "waits until the host is fit"
 		case m.mayHaveBegun(e): // nobody knows yet
+			m.noteOvertaken(e)
 		case m.settledSince(e):
 			m.alreadySettled(e)
 			continue
@@ -49,7 +50,7 @@ func (m *Manager) cameLate(e *entry) bool { return m.unfit() && e.acceptedAt.Aft
 // giveBack returns an entry to the queue that was not begun. Other hosts get it as a fresh copy: one that was merely returned might have been begun,
 // and this host may not be there to tell. Where there is another copy, or a worker of it is left to the next manager, this one says so. The lock is held.
 func (m *Manager) giveBack(e *entry) {
-	v := queue.Verdict{Action: queue.Retry, History: e.attempt.History, Doubtful: e.doubtful || e.copied || e.returned && m.detached}
+	v := queue.Verdict{Action: queue.Retry, History: e.attempt.History, Doubtful: e.doubtful || e.copied || e.overtaken || e.returned && m.detached}
 	switch {
 	case m.Fleet == nil:
 		v = queue.Verdict{Action: queue.Return}

@@ -57,6 +57,7 @@ func (m *Manager) schedule() {
 			m.close(e, m.deadlineVerdict(e, now))
 			continue
 		case m.runsHere(e): // and must not be handed to others
+			m.noteOvertaken(e)
 			e.reason = "was delivered again: waits until its worker's delivery is known to be lost"
 		case e.held:
 			e.reason = m.heldReason(e)
@@ -66,6 +67,10 @@ func (m *Manager) schedule() {
 		case m.settledSince(e):
 			m.alreadySettled(e)
 			continue
+		case m.Fleet != nil && e.overtaken: // there is a copy for a later try, so somebody has ended this one
+			e.overtaken = false
+			m.hold(e, queue.ToAdopt)
+			e.reason = m.heldReason(e)
 		case m.Fleet != nil && !e.asked && e.misfit != "":
 			m.hold(e, queue.ToRun)
 			e.reason = m.heldReason(e)
