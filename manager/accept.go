@@ -243,10 +243,13 @@ func (m *Manager) comesTwice(e *entry) bool {
 	a := &e.attempt
 	msg := e.delivery.Message()
 	handed := msg.HandedBy != "" && !a.Dated().IsZero()
-	if e.recheck = false; !msg.Redelivered && !handed && !e.copied && len(a.History) == 0 {
+	e.recheck = false
+	if msg.Redelivered || handed || e.copied || len(a.History) > 0 {
+		e.before = m.settledBefore(a.ID(), a.Task.ID, a.Fingerprint, a.Dated())
+	} else if !msg.Copied || a.Dated().IsZero() { // what a host has given back is not sent anew: of that there may be another copy, where the host's connection broke on the way
 		return false
 	}
-	if e.before = m.settledBefore(a.ID(), a.Task.ID, a.Fingerprint, a.Dated()); e.before == "" {
+	if e.before == "" {
 		if r, ok := m.copySucceeded(a.Task.ID, a.Fingerprint, a.QueuedAt); ok {
 			e.before = r.ID
 		}

@@ -301,6 +301,12 @@ func TestMessageAndCopy(t *testing.T) {
 	copied.QueuedAt, copied.History = now, []queue.Past{{Attempt: 1, Host: "dead", Cause: queue.CauseHostLost}}
 	anew := original
 	anew.QueuedAt = now.Add(time.Second)
+	again := original
+	again.Redelivered = false
+	given := again
+	given.Copied = true
+	undated := given
+	undated.Guessed = true
 	changed := original
 	changed.Body = []byte(`{"command": ["false"]}`)
 	for name, x := range map[string]struct {
@@ -313,6 +319,9 @@ func TestMessageAndCopy(t *testing.T) {
 		"sent anew":            {copied, anew, queue.CauseNone, true},
 		"another message":      {copied, changed, queue.CauseNone, true},
 		"the first has failed": {copied, original, queue.CauseExit, true},
+		"given back":           {original, given, queue.CauseNone, false},
+		"given back, undated":  {original, undated, queue.CauseNone, true}, // it may have been sent twice
+		"at the same moment":   {original, again, queue.CauseNone, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -331,7 +331,7 @@ func (d *simDelivery) carryOut(v queue.Verdict) {
 	h := d.link.life.host
 	b := h.broker
 	m := &simMessage{Message: d.said, uncounted: v.Doubtful}
-	m.HandedBy, m.Undated = "", false
+	m.HandedBy, m.Undated, m.Copied = "", false, true
 	switch {
 	case v.Result != nil:
 		b.tell("%s says that %s has %s (%s)", h.name, v.Result.ID, v.Result.State, v.Result.Cause)

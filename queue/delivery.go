@@ -51,6 +51,8 @@ type Message struct {
 	// Turns are the numbers of the deliveries that there were of the message, and last that of this one. No other delivery of a message with that fingerprint has the same
 	// number, also none of a copy that a host has made of it. It is empty where the queue does not know, and of a redelivered one that has no id and may not be the only one.
 	Turns []int
+	// Copied says that a host has made the message of another one, to give it back or for its next try.
+	Copied bool
 	// HandedBy is the host that has forwarded the message to this one, or empty.
 	HandedBy string
 }

@@ -39,7 +39,7 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 	if _, doubtful := d.Headers[headerDoubtful]; doubtful || handedBack(d.Headers) {
 		m.Redelivered, m.Turns = true, nil // what was before, another queue has counted
 	}
-	if _, copied := d.Headers[headerTurn]; m.Redelivered && !copied && m.MessageID == "" && queue.GivenID(m) == "" {
+	if _, m.Copied = d.Headers[headerTurn]; m.Redelivered && !m.Copied && m.MessageID == "" && queue.GivenID(m) == "" {
 		m.Turns = nil // any other message of that body has the same ones
 	}
 	if _, copied := d.Headers[headerUserID]; copied && self != "" && d.UserId == self {

@@ -141,6 +141,9 @@ func TestCopyIsKnown(t *testing.T) {
 		d = receive(t, s)
 		copied := d.Message()
 		settle(t, d, done("a"))
+		if first.Copied || !copied.Copied {
+			t.Errorf("%s: copied %t, then %t", name, first.Copied, copied.Copied)
+		}
 		if name == "none" {
 			if copied.MessageID != "a" {
 				t.Errorf("%s: %q", name, copied.MessageID)
