@@ -301,7 +301,7 @@ func TestGoClient(t *testing.T) {
 }
 
 // TestCancelledBeforeItCame has a cancellation that hosts remember: it is for tasks that are older, which their timestamp says, and for
-// those that say nothing.
+// those that say nothing, or what cannot be.
 func TestCancelledBeforeItCame(t *testing.T) {
 	t.Parallel()
 	url := broker.Shared(t, broker.V43).Vhost(t)
@@ -313,7 +313,8 @@ func TestCancelledBeforeItCame(t *testing.T) {
 		timestamp time.Time
 		want      mayfly.State
 	}{
-		"old": {time.Now(), mayfly.Cancelled}, "new": {time.Now().Add(time.Hour), mayfly.Succeeded}, "timeless": {time.Time{}, mayfly.Cancelled},
+		"old": {time.Now(), mayfly.Cancelled}, "new": {time.Now().Add(3 * time.Second), mayfly.Succeeded}, "timeless": {time.Time{}, mayfly.Cancelled},
+		"impossible": {time.Now().Add(time.Hour), mayfly.Cancelled}, // milliseconds, say: it says nothing
 	} {
 		h.expect(0, "all hosts were told", "", "cancel", id)
 		p.publishWith("default", amqp.Publishing{Timestamp: c.timestamp, Body: fmt.Appendf(nil, `{"id": %q, "command": ["true"]}`, id)})
