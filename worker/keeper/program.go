@@ -111,6 +111,7 @@ func (s *server) run(p *program, spec *isolation.Spec) {
 			s.reaped(p, early)
 		}
 	default:
+		p.late = false // not as late as that
 		p.pid, p.started = pid, isolation.Started{PID: pid, At: begun}
 		s.byPID[pid] = p
 		s.send(&frame{Op: opStarted, ID: p.id, Started: &p.started})
@@ -264,11 +265,14 @@ func (s *server) stop(p *program, why isolation.Stop, kill bool) {
 func (s *server) overdue(p *program) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.born.Load() == 0 { // it waits for others that are held up
+	switch {
+	case p.pid != 0 || p.ending || s.programs[p.id] != p:
+		return // it has begun, or failed, just now
+	case p.born.Load() == 0: // it waits for others that are held up
 		time.AfterFunc(s.birthLimit, func() { s.overdue(p) })
 		return
 	}
-	p.late = p.pid == 0
+	p.late = true
 	s.abort(p)
 }
 
