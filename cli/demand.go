@@ -18,7 +18,8 @@ func (c *command) demand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "demand", Short: "Show how much work waits, and how many hosts it is for", Args: cobra.NoArgs,
 		Long: `Show how much work waits, and how many hosts like this one could start it at once. What a queued task needs
-is not known before a host takes it: those that this host holds, or a task that says nothing, stand for them.
+is not known before a host takes it: those that this host holds, or a task that says nothing, stand for them. Cores, memory and GPUs
+are what all that is queued or waits here needs by that.
 
 With --broker, RabbitMQ is asked itself (MAYFLY_AMQP_URL, MAYFLY_POOLS), for where no host runs.`,
 		Example: "  mayfly demand\n  mayfly demand --json\n  mayfly demand --broker --per-host 8 --json",
@@ -52,9 +53,14 @@ With --broker, RabbitMQ is asked itself (MAYFLY_AMQP_URL, MAYFLY_POOLS), for whe
 			}
 			rows := make([][]string, len(d.Pools))
 			for i, p := range d.Pools {
-				rows[i] = []string{p.Pool, fmt.Sprint(p.Queued), fmt.Sprint(p.Waiting), fmt.Sprint(p.Running), fmt.Sprint(p.PerHost), fmt.Sprint(p.Hosts)}
+				cpu, memory, gpus := "", "", "" // RabbitMQ does not know
+				if n := p.Needs; n != nil {
+					cpu, memory, gpus = fmt.Sprintf("%.4g", n.CPU), human(n.Memory), fmt.Sprint(n.GPUs)
+				}
+				rows[i] = []string{p.Pool, fmt.Sprint(p.Queued), fmt.Sprint(p.Waiting), fmt.Sprint(p.Running), cpu, memory, gpus, fmt.Sprint(p.PerHost), fmt.Sprint(p.Hosts)}
 			}
-			printTable(cmd.OutOrStdout(), []column{{"pool", true}, {"queued", false}, {"waiting", false}, {"running", false}, {"per host", false}, {"hosts", false}}, rows)
+			printTable(cmd.OutOrStdout(), []column{{"pool", true}, {"queued", false}, {"waiting", false}, {"running", false}, {"cpu", false}, {"memory", false}, {"gpus", false},
+				{"per host", false}, {"hosts", false}}, rows)
 			return nil
 		},
 	}

@@ -104,8 +104,8 @@ func TestDemandOfHost(t *testing.T) {
 		out, _, code := h.mayfly("", "demand", "--json")
 		return code == 0 && json.Unmarshal([]byte(out), &d) == nil && len(d.Pools) == 1 && d.Pools[0].Running == 2 && d.Pools[0].Waiting == 1
 	}, func() any { return d })
-	if p := d.Pools[0]; p.Queued != 3 || p.PerHost != 2 || p.Hosts != 2 {
-		t.Errorf("%+v", p)
+	if p := d.Pools[0]; p.Queued != 3 || p.PerHost != 2 || p.Hosts != 2 || p.Needs == nil || *p.Needs != (manager.Needs{Tasks: 4, CPU: 4, Memory: 4 * 10 << 20}) {
+		t.Errorf("%+v, %+v", p, p.Needs)
 	}
 	if out, _, _ := h.mayfly("", "demand"); !strings.Contains(out, "default") || !strings.Contains(strings.ToLower(out), "per host") {
 		t.Errorf("%s", out)

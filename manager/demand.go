@@ -53,6 +53,8 @@ type PoolDemand struct {
 	PerHost float64 `json:"per_host"`
 	// Hosts is how many hosts like this one, with nothing else to do, could start at once what is queued and what waits here.
 	Hosts int `json:"hosts"`
+	// Needs is what those that are queued or wait here need together, each as much as the pool's tasks on average; nil where that is not known.
+	Needs *Needs `json:"needs,omitempty"`
 }
 
 func (n *Needs) add(e *entry) {
@@ -61,6 +63,12 @@ func (n *Needs) add(e *entry) {
 	n.Memory += e.attempt.Lease.Memory
 	n.Disk += e.attempt.Lease.Disk
 	n.GPUs += len(e.attempt.Lease.GPUs)
+}
+
+// Of is what so many tasks need that are like those on average.
+func (n Needs) Of(tasks int) *Needs {
+	share := float64(tasks) / float64(max(1, n.Tasks))
+	return &Needs{Tasks: tasks, CPU: n.CPU * share, Memory: int64(float64(n.Memory) * share), Disk: int64(float64(n.Disk) * share), GPUs: int(math.Ceil(float64(n.GPUs) * share))}
 }
 
 // Demand implements Backend.
@@ -115,7 +123,8 @@ func (m *Manager) Demand(ctx context.Context) (Demand, error) {
 
 // poolDemand is the work of one pool. The lock is held.
 func (m *Manager) poolDemand(pool string, depth map[string]int) PoolDemand {
-	d := PoolDemand{Pool: pool, PerHost: m.perHost(pool)}
+	inHand := m.inHand(pool)
+	d := PoolDemand{Pool: pool, PerHost: m.perHost(inHand)}
 	for _, band := range queue.Bands {
 		d.Queued += depth[pool+"."+string(band)]
 	}
@@ -130,13 +139,12 @@ func (m *Manager) poolDemand(pool string, depth map[string]int) PoolDemand {
 		}
 	}
 	d.Hosts = int(math.Ceil(float64(d.Queued+d.Waiting) / d.PerHost))
+	d.Needs = inHand.Of(d.Queued + d.Waiting)
 	return d
 }
 
-// perHost is how many tasks like those of a pool that this host has in its hands would fill it; at least one, for they run. The lock is
-// held.
-func (m *Manager) perHost(pool string) float64 {
-	var sum Needs
+// inHand is what those tasks of a pool need that this host has in its hands and can run, or one that says nothing. The lock is held.
+func (m *Manager) inHand(pool string) (sum Needs) {
 	for _, list := range []iter.Seq[*entry]{slices.Values(m.waiting), maps.Values(m.active)} {
 		for e := range list {
 			if e.attempt.Task.Pool != pool || e.misfit != "" { // which has no lease
@@ -152,6 +160,11 @@ func (m *Manager) perHost(pool string) float64 {
 		lease := m.ledger.price(queue.Resources{})
 		sum = Needs{Tasks: 1, CPU: float64(lease.MilliCPU) / 1000, Memory: lease.Memory}
 	}
+	return sum
+}
+
+// perHost is how many tasks like those would fill this host; at least one, for they run. The lock is held.
+func (m *Manager) perHost(sum Needs) float64 {
 	n := math.Inf(1)
 	part := func(total, needed float64) {
 		if needed > 0 {

@@ -25,6 +25,8 @@ func TestDemandOfParked(t *testing.T) {
 		}
 		if p := d.Pools[0]; p.Waiting != 1 || p.Running != 4 || p.PerHost != 4 || p.Hosts != 3 {
 			t.Errorf("%+v, want three hosts for eight tasks that are queued and one that waits", p)
+		} else if p.Needs == nil || p.Needs.Tasks != 9 || p.Needs.CPU != 9 || p.Needs.GPUs != 0 || p.Needs.Memory != 9*d.Running.Memory/4 {
+			t.Errorf("%+v, want what nine such tasks need", p.Needs)
 		}
 	})
 }

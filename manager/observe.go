@@ -97,6 +97,8 @@ type Numbers struct {
 	Capacity, Lent Capacity
 	// PerHost is how many of a pool's tasks, as they are on average, run on a host like this one at once.
 	PerHost map[string]float64
+	// InHand is what a pool's tasks need that this host has in its hands, or one that says nothing: what others need, that is on average.
+	InHand map[string]Needs
 }
 
 // Numbers counts.
@@ -105,12 +107,13 @@ func (m *Manager) Numbers() Numbers {
 	defer m.mu.Unlock()
 	n := Numbers{State: m.state, Held: map[Status]int{Waiting: len(m.waiting), Running: 0, Stopping: 0, Settling: len(m.closing)},
 		Unconfirmed: m.unconfirmed(), UnconfirmedMax: unconfirmedMax, Demand: m.demand, Quarantined: len(m.quarantine),
-		Capacity: m.ledger.total, Lent: m.ledger.lent, PerHost: map[string]float64{}}
+		Capacity: m.ledger.total, Lent: m.ledger.lent, PerHost: map[string]float64{}, InHand: map[string]Needs{}}
 	for _, e := range m.active {
 		n.Held[e.status]++
 	}
 	for _, pool := range m.config.Pools {
-		n.PerHost[pool] = m.perHost(pool)
+		n.InHand[pool] = m.inHand(pool)
+		n.PerHost[pool] = m.perHost(n.InHand[pool])
 	}
 	now := time.Now()
 	for _, e := range m.waiting {

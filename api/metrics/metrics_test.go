@@ -37,6 +37,7 @@ func full() Config {
 			return manager.Numbers{State: "draining", Held: map[manager.Status]int{manager.Waiting: 4, manager.Running: 3, manager.Stopping: 2, manager.Settling: 1},
 				Oldest: 90 * time.Second, Unconfirmed: 5, UnconfirmedMax: 64, Demand: 13, Quarantined: 1,
 				PerHost:  map[string]float64{"blue": 2, "red": 4},
+				InHand:   map[string]manager.Needs{"blue": {Tasks: 2, CPU: 3, Memory: 2 << 20, Disk: 10, GPUs: 1}, "red": {Tasks: 1, CPU: 0.5, Memory: 1 << 20}},
 				Lent:     manager.Capacity{MilliCPU: 1500, Memory: 3 << 30, Disk: 7},
 				Capacity: manager.Capacity{MilliCPU: 8000, Memory: 16 << 30, Disk: 1 << 40}}
 		},

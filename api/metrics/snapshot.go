@@ -32,6 +32,10 @@ var (
 	stateDirFree  = desc("mayfly_state_dir_free_bytes", "What is free on the file system of the state directory.")
 	stateDirSize  = desc("mayfly_state_dir_size_bytes", "The size of that file system.")
 	hostsNeeded   = desc("mayfly_hosts_needed", "Hosts like this one that the messages in the pool's queues would fill; the same on like hosts of a broker.", "pool")
+	queuedCores   = desc("mayfly_queued_cpu_cores", "Cores that the messages in the pool's queues need, each as much as the pool's tasks on this host on average.", "pool")
+	queuedMemory  = desc("mayfly_queued_memory_bytes", "Memory that the messages in the pool's queues need, each as much as the pool's tasks on this host on average.", "pool")
+	queuedDisk    = desc("mayfly_queued_disk_bytes", "Disk space that the messages in the pool's queues need, each as much as the pool's tasks on this host on average.", "pool")
+	queuedGPUs    = desc("mayfly_queued_gpus", "GPUs that the messages in the pool's queues need, each as much as the pool's tasks on this host on average.", "pool")
 	queueDepth    = desc("mayfly_queue_depth", "Messages that wait in the queue and that no host has taken; the same on all hosts of a broker.", "pool", "band")
 	brokerUp      = desc("mayfly_broker_connected", "1 while the broker is in reach. The embedded queue has none.")
 	brokerAgain   = desc("mayfly_broker_reconnects_total", "How often the broker was reached after it had been out of reach.")
@@ -57,7 +61,7 @@ type snapshot struct {
 // Describe implements prometheus.Collector.
 func (s *snapshot) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, stateNow, held, oldest, unconfirmed, unconfirmMax, demand, quarantined, cpuCores, memoryBytes, diskBytes,
-		stateDirFree, stateDirSize, hostsNeeded, queueDepth, brokerUp, brokerAgain, keeperUp, keeperDeaths, gpus, gpuInfo, gpuMemory, gpuQuarantine, gpuSeen, gpuUsed, gpuBusy,
+		stateDirFree, stateDirSize, hostsNeeded, queuedCores, queuedMemory, queuedDisk, queuedGPUs, queueDepth, brokerUp, brokerAgain, keeperUp, keeperDeaths, gpus, gpuInfo, gpuMemory, gpuQuarantine, gpuSeen, gpuUsed, gpuBusy,
 		gpuPower, gpuHeat} {
 		c <- d
 	}
@@ -99,7 +103,7 @@ func (s *snapshot) Collect(c chan<- prometheus.Metric) {
 		to.counter(brokerAgain, again)
 	}
 	if reach {
-		s.collectDepth(to, numbers.PerHost)
+		s.collectDepth(to, &numbers)
 	}
 	if free, size, err := s.config.Disk(); err == nil {
 		to.gauge(stateDirFree, float64(free))
@@ -136,19 +140,26 @@ func collectNumbers(to sink, n manager.Numbers) {
 	}
 }
 
-// collectDepth shows the depth of the queues of the host's pools, and how many hosts that is work for.
-func (s *snapshot) collectDepth(to sink, perHost map[string]float64) {
+// collectDepth shows the depth of the queues of the host's pools, what that needs, and how many hosts that is work for.
+func (s *snapshot) collectDepth(to sink, n *manager.Numbers) {
 	depth := s.depths.get()
 	for _, pool := range s.config.Pools {
 		sum, known := 0, false
-		for lane, n := range depth {
+		for lane, count := range depth {
 			if of, band, _ := strings.Cut(lane, "."); of == pool {
-				to.gauge(queueDepth, float64(n), pool, band)
-				sum, known = sum+n, true
+				to.gauge(queueDepth, float64(count), pool, band)
+				sum, known = sum+count, true
 			}
 		}
-		if known && perHost[pool] > 0 {
-			to.gauge(hostsNeeded, math.Ceil(float64(sum)/perHost[pool]), pool)
+		if known && n.PerHost[pool] > 0 {
+			to.gauge(hostsNeeded, math.Ceil(float64(sum)/n.PerHost[pool]), pool)
+		}
+		if some := n.InHand[pool]; known && some.Tasks > 0 {
+			need := some.Of(sum)
+			to.gauge(queuedCores, need.CPU, pool)
+			to.gauge(queuedMemory, float64(need.Memory), pool)
+			to.gauge(queuedDisk, float64(need.Disk), pool)
+			to.gauge(queuedGPUs, float64(need.GPUs), pool)
 		}
 	}
 }
