@@ -29,7 +29,7 @@ type config struct {
 	AMQPCA      string   `envconfig:"MAYFLY_AMQP_CA" desc:"file of the authorities that may vouch for the broker (PEM); empty: the system's"`
 	AMQPCert    string   `envconfig:"MAYFLY_AMQP_CERT" desc:"file of this host's client certificate (PEM)"`
 	AMQPKey     string   `envconfig:"MAYFLY_AMQP_KEY" desc:"file of its key (PEM)"`
-	Management  string   `envconfig:"MAYFLY_MANAGEMENT_URL" desc:"RabbitMQ's management API as http://host:15672, which mayfly check asks for policies and the broker's clock; with a user of its own, or that of MAYFLY_AMQP_URL, who needs the tag management. Empty: they are not looked at"`
+	Management  string   `envconfig:"MAYFLY_MANAGEMENT_URL" desc:"RabbitMQ's management API as http://host:15672, which mayfly check asks for policies and the broker's clock, and the manager at its start for the acknowledgement timeout; with a user of its own, or that of MAYFLY_AMQP_URL, who needs the tag management. Empty: they are not looked at"`
 	Declare     string   `envconfig:"MAYFLY_DECLARE" default:"auto" desc:"auto: declare missing queues and exchanges; passive: declare nothing shared"`
 	Host        string   `group:"The host" envconfig:"MAYFLY_HOST" desc:"this host's name among the hosts; default: the system's host name"`
 	Pools       []string `envconfig:"MAYFLY_POOLS" default:"default" desc:"pools to take tasks from, separated by commas"`
