@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,27 @@ func TestCheckPolicies(t *testing.T) {
 				})
 			}
 			expectOK("broker's policies", "none by which a task would get lost")
+			// The manager says it, too: for sure where a policy shows, else as what may be.
+			level, reason := "INFO", "cannot be seen from here"
+			if v != broker.V310 {
+				set("parse_set", "hasty", `{"consumer-timeout": 3600000}`)
+				unset("delete", "careful")
+				h.until("the policy shows", func() bool {
+					list, _ := h.checked(0)
+					return slices.ContainsFunc(list, func(f found) bool {
+						return strings.HasPrefix(f.Detail, "1h0m0s by policy") && strings.Contains(f.Remedy, "604800000")
+					})
+				})
+				level, reason = "WARN", "1h0m0s by policy; tasks here may take any time"
+			}
+			before := strings.Count(h.logged(), "may outlast")
+			h.start()
+			h.until("the manager warns", func() bool { return strings.Count(h.logged(), "may outlast") > before })
+			h.stop()
+			lines := regexp.MustCompile(`.*may outlast.*`).FindAllString(h.logged(), -1)
+			if last := lines[len(lines)-1]; !strings.Contains(last, `"level":"`+level+`"`) || !strings.Contains(last, reason) || !strings.Contains(last, "604800000") {
+				t.Errorf("it says: %s", last)
+			}
 
 			// Its clock is a minute ahead, as far as the answers tell.
 			ahead := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(mustParse(t, base)) }, ModifyResponse: func(r *http.Response) error {
