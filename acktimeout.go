@@ -75,11 +75,12 @@ func warnOfAckTimeout(ctx context.Context, c *config, client *rabbit.Client, log
 		}
 	}
 	f, known := ackTimeout(c, client, m)
-	switch {
-	case f.Remedy == "" || ctx.Err() != nil:
-	case known:
-		log.Warn("tasks may outlast the broker's acknowledgement timeout, and are then delivered anew", logkey.Reason, f.Detail, "remedy", f.Remedy)
-	default:
-		log.Info("tasks may outlast the broker's acknowledgement timeout, and are then delivered anew", logkey.Reason, f.Detail, "remedy", f.Remedy)
+	if f.Remedy == "" || ctx.Err() != nil {
+		return
 	}
+	level := slog.LevelInfo
+	if known {
+		level = slog.LevelWarn
+	}
+	log.Log(ctx, level, "tasks may outlast the broker's acknowledgement timeout, and are then delivered anew", logkey.Reason, f.Detail, "remedy", f.Remedy)
 }

@@ -50,21 +50,30 @@ func (h *slow) MarkCancel(name string, at time.Time) (kept func() error) {
 	}
 }
 
-// TestLearnMany has the results of many tasks come that were submitted here: they are kept together, and others are answered meanwhile.
-func TestLearnMany(t *testing.T) {
-	t.Parallel()
+// listensSlowly makes a host that listens, and whose history keeps nothing until it has learnMost to keep.
+func listensSlowly(t *testing.T) (*bench, *slow, *hosts, news) {
+	t.Helper()
 	h := &slow{}
 	h.all.Add(learnMost)
-	f := &hosts{asked: make(chan queue.Question, 64), offered: make(chan queue.Offer, 64), hellos: make(chan queue.Hello, 64)}
+	f := newHosts()
 	b := newBenchWith(t, func(_ *Config, s *Services) { h.memory, s.History, s.Fleet = s.History.(*memory), h, f })
 	n := newNews()
 	ctx, stop := context.WithCancel(t.Context())
 	var listening sync.WaitGroup
 	listening.Go(func() { b.Listen(ctx, n) })
-	defer listening.Wait()
-	defer stop()
+	t.Cleanup(func() {
+		stop()
+		listening.Wait()
+	})
 	b.Joined()
 	next(t, f.hellos)
+	return b, h, f, n
+}
+
+// TestLearnMany has the results of many tasks come that were submitted here: they are kept together, and others are answered meanwhile.
+func TestLearnMany(t *testing.T) {
+	t.Parallel()
+	b, h, f, n := listensSlowly(t)
 	result := func(id string) queue.Result {
 		return queue.Result{ID: id, Host: "o", State: queue.Succeeded, Attempt: 1}
 	}
@@ -89,18 +98,7 @@ func TestLearnMany(t *testing.T) {
 // TestCancelledMany has many tasks be cancelled on other hosts: each is known here at once, they are kept together, and others are answered meanwhile.
 func TestCancelledMany(t *testing.T) {
 	t.Parallel()
-	h := &slow{}
-	h.all.Add(learnMost)
-	f := newHosts()
-	b := newBenchWith(t, func(_ *Config, s *Services) { h.memory, s.History, s.Fleet = s.History.(*memory), h, f })
-	n := newNews()
-	ctx, stop := context.WithCancel(t.Context())
-	var listening sync.WaitGroup
-	listening.Go(func() { b.Listen(ctx, n) })
-	defer listening.Wait()
-	defer stop()
-	b.Joined()
-	next(t, f.hellos)
+	_, h, f, n := listensSlowly(t)
 	for i := range learnMost - 1 {
 		select {
 		case n.cancels <- queue.Cancellation{ID: fmt.Sprint("t", i), At: time.Now()}:

@@ -41,11 +41,7 @@ func (q *Queue) Dead(ctx context.Context, limit int) (list []queue.DeadLetter, e
 // DeadLetter implements queue.Cemetery.
 func (q *Queue) DeadLetter(_ context.Context, key string) (d queue.DeadLetter, err error) {
 	err = q.db.View(func(tx *bolt.Tx) error {
-		seen, err := deadIDs(tx)
-		if err != nil {
-			return err
-		}
-		k, v, err := dig(tx, key, seen)
+		_, v, name, err := dig(tx, key)
 		if err != nil {
 			return err
 		}
@@ -53,7 +49,7 @@ func (q *Queue) DeadLetter(_ context.Context, key string) (d queue.DeadLetter, e
 		if err != nil {
 			return err
 		}
-		d = e.letter(deadKey(e.Dead.TaskID, parse(k), seen))
+		d = e.letter(name)
 		d.Body = append([]byte{}, body...)
 		return nil
 	})
@@ -88,38 +84,39 @@ func deadKey(taskID string, n uint64, seen map[string]int) string {
 	return fmt.Sprintf("%s/%d", taskID, n)
 }
 
-// dig finds the dead letter of a key: its number, and its envelope, which belongs to the database. seen is what deadIDs says.
-func dig(tx *bolt.Tx, key string, seen map[string]int) (number, sealed []byte, err error) {
+// dig finds the dead letter of a key: its number, its envelope, which belongs to the database, and the key that it is listed by.
+func dig(tx *bolt.Tx, key string) (number, sealed []byte, name string, err error) {
+	seen, err := deadIDs(tx)
+	if err != nil {
+		return nil, nil, "", err
+	}
 	var keys []string
 	c := tx.Bucket(deadBucket).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		e, _, err := split(v)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, "", err
 		}
 		id := e.Dead.TaskID
+		name := deadKey(id, parse(k), seen)
 		if id == key {
-			keys = append(keys, deadKey(key, parse(k), seen))
+			keys = append(keys, name)
 		}
-		if deadKey(id, parse(k), seen) == key || fmt.Sprintf("%s/%d", id, parse(k)) == key {
-			return append([]byte{}, k...), v, nil
+		if name == key || fmt.Sprintf("%s/%d", id, parse(k)) == key {
+			return append([]byte{}, k...), v, name, nil
 		}
 	}
 	if len(keys) > 1 {
-		return nil, nil, &queue.AmbiguousError{TaskID: key, Keys: keys}
+		return nil, nil, "", &queue.AmbiguousError{TaskID: key, Keys: keys}
 	}
-	return nil, nil, queue.ErrNoDeadLetter
+	return nil, nil, "", queue.ErrNoDeadLetter
 }
 
 // Requeue implements queue.Cemetery.
 func (q *Queue) Requeue(_ context.Context, key string) error {
 	lane := ""
 	err := q.commits.Update(func(tx *bolt.Tx) error {
-		seen, err := deadIDs(tx)
-		if err != nil {
-			return err
-		}
-		k, v, err := dig(tx, key, seen)
+		k, v, _, err := dig(tx, key)
 		if err != nil {
 			return err
 		}
@@ -144,11 +141,7 @@ func (q *Queue) Requeue(_ context.Context, key string) error {
 // Drop implements queue.Cemetery.
 func (q *Queue) Drop(_ context.Context, key string) error {
 	return q.commits.Update(func(tx *bolt.Tx) error {
-		seen, err := deadIDs(tx)
-		if err != nil {
-			return err
-		}
-		k, _, err := dig(tx, key, seen)
+		k, _, _, err := dig(tx, key)
 		if err != nil {
 			return err
 		}

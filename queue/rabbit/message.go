@@ -31,8 +31,9 @@ func decode(d amqp.Delivery, pool string, band queue.Band, self string) queue.Me
 		History:       decodeHistory(d.Headers[headerAttempts]),
 		Turns:         turns(d.Headers),
 	}
-	at, dated := queuedAt(timestamp(d.Headers, headerQueuedAt), d.Timestamp)
-	m.Undated = timestamp(d.Headers, headerQueuedAt).IsZero() && !dated && !slightlyAhead(d.Timestamp)
+	copied := timestamp(d.Headers, headerQueuedAt)
+	at, dated := queuedAt(copied, d.Timestamp)
+	m.Undated = copied.IsZero() && !dated && !slightlyAhead(d.Timestamp)
 	_, guessed := d.Headers[headerGuessed]
 	m.QueuedAt, m.Guessed = at, guessed || !dated
 	m.Redelivered = d.Redelivered || len(m.Turns) != 1

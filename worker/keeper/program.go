@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,7 +21,6 @@ import (
 type program struct {
 	id      string
 	note    []byte
-	program string // the first of its arguments
 	timeout time.Duration
 	grace   time.Duration
 	started isolation.Started
@@ -37,8 +34,8 @@ type program struct {
 	own, carry string
 	carryMax   int64
 	out        *stream
-	err        *stream // the same as out where both go to one file
-	timer      *time.Timer
+	err        *stream     // the same as out where both go to one file
+	timer      *time.Timer // for what is next to be waited for: its birth, its timeout, its grace
 	stopped    isolation.Stop
 	killed     bool
 	// ending says that the leader was reaped; exit is set when nothing of it is left.
@@ -50,162 +47,13 @@ type program struct {
 	cancelled, kill bool
 	// born is its process while it is not the program yet; 0 where there is none.
 	born atomic.Int32
-	// late says that it was too long in that; aborted, that it was killed in it; aborting, that it is tried.
-	late, aborted, aborting bool
+	// aborted says that it was killed in that: it took too long, or was cancelled.
+	aborted bool
 }
 
 // emptyLimit is how long the processes of an ended program may take to die. Only one that is stuck in the kernel takes
 // longer than milliseconds.
 const emptyLimit = 5 * time.Second
-
-const (
-	// birthLimit is how long a process may take to be the program. It takes a millisecond, unless a file system does not answer, or somebody holds the program's file.
-	birthLimit = 30 * time.Second
-	// abortPause is how long a process that is to be stopped may still take for it, and between two tries to end it.
-	abortPause = 50 * time.Millisecond
-)
-
-// lateWords say of a program that birthLimit was exceeded.
-const lateWords = "cannot start %s: it had not begun after %s; the file system of its file or of its working directory does not answer, or somebody keeps the file from being opened"
-
-// begin takes a spec in and starts its program on a goroutine of its own, for that waits for a fork.
-func (s *server) begin(spec *isolation.Spec) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.programs[spec.ID] != nil {
-		s.send(&frame{Op: opFailed, ID: spec.ID, Error: "cannot run it: the keeper holds another program with this id"})
-		return
-	}
-	p := &program{id: spec.ID, note: spec.Note, program: spec.Args[0], timeout: spec.Timeout, grace: spec.Grace, place: -1,
-		own: spec.Private, carry: spec.Carry, carryMax: spec.CarryMax}
-	s.programs[p.id] = p
-	s.spawning++
-	go s.run(p, spec)
-}
-
-func (s *server) run(p *program, spec *isolation.Spec) {
-	s.births <- struct{}{}
-	pid, begun, err := s.fork(p, spec)
-	<-s.births
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.spawning--
-	var fault *process.StartError
-	switch {
-	case errors.As(err, &fault):
-		p.ending = true
-		p.exit = &isolation.Exit{StartError: fault.Error(), StartedAt: begun, FinishedAt: time.Now()}
-		s.send(&frame{Op: opEnded, ID: p.id, Exit: p.exit})
-	case err != nil:
-		delete(s.programs, p.id)
-		s.send(&frame{Op: opFailed, ID: p.id, Error: err.Error()})
-		s.lookIdle()
-	case p.aborted: // its end is told when it is reaped
-		p.pid, p.started, p.killed = pid, isolation.Started{PID: pid, At: begun}, true
-		s.byPID[pid] = p
-		if p.cancelled {
-			p.stopped, p.late = isolation.Asked, false
-		}
-		if early, ok := s.takeEarly(pid); ok {
-			s.reaped(p, early)
-		}
-	default:
-		p.late = false // not as late as that
-		p.pid, p.started = pid, isolation.Started{PID: pid, At: begun}
-		s.byPID[pid] = p
-		s.send(&frame{Op: opStarted, ID: p.id, Started: &p.started})
-		if p.timeout > 0 {
-			p.timer = time.AfterFunc(p.timeout, func() { s.stop(p, isolation.TimedOut, false) })
-		}
-		if p.cancelled {
-			kill := p.kill
-			go s.stop(p, isolation.Asked, kill)
-		}
-		if early, ok := s.takeEarly(pid); ok {
-			s.reaped(p, early)
-		}
-	}
-	if s.spawning == 0 {
-		clear(s.early) // orphans that nobody waits for
-	}
-}
-
-// fork prepares the program's files and group and forks it. begun is when it was forked.
-func (s *server) fork(p *program, spec *isolation.Spec) (pid int, begun time.Time, err error) {
-	var files [3]int
-	var opened []int
-	defer func() {
-		for _, f := range opened {
-			unix.Close(f)
-		}
-		if err != nil {
-			s.discard(p)
-		}
-	}()
-	// Opened anew for each, the null device, too: programs that share an open file share its flags.
-	input := cmp.Or(spec.Stdin, os.DevNull)
-	if files[0], err = unix.Open(input, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
-		return 0, begun, fmt.Errorf("cannot open the standard input: %w", &os.PathError{Op: "open", Path: input, Err: err})
-	}
-	opened = append(opened, files[0])
-	if p.out, files[1], err = s.pump.watch(spec.Stdout, spec.OutputMax); err != nil {
-		return 0, begun, err
-	}
-	opened = append(opened, files[1])
-	if p.err, files[2] = p.out, files[1]; spec.Stderr != spec.Stdout {
-		if p.err, files[2], err = s.pump.watch(spec.Stderr, spec.OutputMax); err != nil {
-			return 0, begun, err
-		}
-		opened = append(opened, files[2])
-	}
-	p.place = s.places.Lend()
-	var birth *os.File
-	var join []*os.File
-	if s.groups != nil {
-		l := spec.Limits
-		limits := cgroup.Limits{MilliCPU: l.MilliCPU, Cores: l.Cores, Memory: l.Memory, PIDs: l.PIDs}
-		for _, d := range spec.Closed {
-			limits.Closed = append(limits.Closed, cgroup.Device{Block: d.Block, Major: d.Major, Minor: d.Minor})
-		}
-		if p.group, err = s.groups.Lend(limits); err != nil {
-			return 0, begun, err
-		}
-		birth, join = p.group.Birth(), p.group.Join()
-	} else if len(spec.Closed) > 0 {
-		return 0, begun, errors.New("cannot close devices to a program: there are no control groups here")
-	}
-	p.private, err = s.spawner.Private(spec, p.place, process.Images{Dir: s.dir, Run: s.command})
-	if err == nil && p.private == nil {
-		err = s.spawner.Own(spec, p.place)
-	}
-	if err != nil {
-		return 0, begun, err
-	}
-	env := slices.Concat(spec.Env, []string{markName + "=" + s.mark + p.id})
-	once := p.place >= s.kept
-	begun = time.Now() // before the fork: a quick program has ended before we hear that it began
-	watch := time.AfterFunc(s.birthLimit, func() { s.overdue(p) })
-	pid, err = s.spawner.Start(&process.Program{Args: spec.Args, Env: env, Dir: spec.Dir, Files: files, Cgroup: birth, Join: join,
-		Place: p.place, Private: p.private, NoNetwork: spec.NoNetwork, Once: once, Born: &p.born})
-	watch.Stop()
-	if err == nil && once && p.group != nil {
-		p.group.Once()
-	}
-	return pid, begun, err
-}
-
-// discard undoes what was prepared for a program that did not start.
-func (s *server) discard(p *program) {
-	if p.out != nil {
-		s.pump.finish(p.out)
-	}
-	if p.err != nil && p.err != p.out {
-		s.pump.finish(p.err)
-	}
-	s.vacate(p)
-	p.out, p.err = nil, nil
-}
 
 // vacate gives back what a program had that has no process any more.
 func (s *server) vacate(p *program) {
@@ -230,8 +78,9 @@ func (s *server) stop(p *program, why isolation.Stop, kill bool) {
 	}
 	if p.pid == 0 { // not forked yet
 		if p.kill = p.kill || kill; !p.cancelled {
-			p.cancelled, p.aborting = true, true
-			s.abortLater(p)
+			if p.cancelled = true; p.timer != nil {
+				p.timer.Reset(abortPause)
+			}
 		}
 		return
 	}
@@ -258,43 +107,6 @@ func (s *server) stop(p *program, why isolation.Stop, kill bool) {
 		if !p.ending {
 			s.kill(p)
 		}
-	})
-}
-
-// overdue ends a process that is not the program after so long.
-func (s *server) overdue(p *program) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case p.pid != 0 || p.ending || s.programs[p.id] != p:
-		return // it has begun, or failed, just now
-	case p.born.Load() == 0: // it waits for others that are held up
-		time.AfterFunc(s.birthLimit, func() { s.overdue(p) })
-		return
-	}
-	p.late = true
-	s.abort(p)
-}
-
-// abort ends the process that is about to be the program, or waits until it is. The lock is held.
-func (s *server) abort(p *program) {
-	if p.pid != 0 || s.programs[p.id] != p || p.ending || p.aborting {
-		return
-	}
-	p.aborting = true
-	if pid := int(p.born.Load()); pid != 0 && unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil { // still our child, then: reaping takes the lock
-		p.aborted = unix.Kill(pid, unix.SIGKILL) == nil
-	}
-	s.abortLater(p)
-}
-
-// abortLater tries that after a while. The lock is held.
-func (s *server) abortLater(p *program) {
-	time.AfterFunc(abortPause, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		p.aborting = false
-		s.abort(p)
 	})
 }
 
@@ -343,8 +155,8 @@ func (s *server) reaped(p *program, st status) {
 	exit := &isolation.Exit{Stopped: p.stopped, Killed: p.killed, StartedAt: p.started.At, FinishedAt: st.at,
 		CPU:        time.Duration(st.usage.Utime.Nano() + st.usage.Stime.Nano()),
 		MemoryPeak: st.usage.Maxrss * 1024} // getrusage(2): in KiB
-	if p.late {
-		exit.StartError = fmt.Sprintf(lateWords, p.program, s.birthLimit)
+	if p.aborted && !p.cancelled {
+		exit.StartError = fmt.Sprintf(lateWords, s.birthLimit)
 	}
 	if st.wait.Signaled() {
 		exit.Signal = int(st.wait.Signal())
