@@ -26,17 +26,20 @@ func (c *chaos) report(tasks int, results map[string]mayfly.Result) {
 			next.do() // what it plans is not done any more
 		}
 	}
+	runs := c.runs()
 	lost, unfinished := 0, 0
 	for i := range tasks {
-		r, ok := results[fmt.Sprintf("c%05d", i)]
+		id := fmt.Sprintf("c%05d", i)
+		r, ok := results[id]
 		if !ok {
 			lost++
+			c.tellRuns(id, runs[id])
+			c.fail("%s is lost, of which the hosts have said:\n%s", id, c.said(id))
 		} else if r.State != "succeeded" {
 			unfinished++
 			c.fail("%s: %s, %s: %s", r.ID, r.State, r.Cause, r.Message)
 		}
 	}
-	runs := c.runs()
 	twice, unexplained, why := map[string]bool{}, 0, map[string]int{}
 	for id, list := range runs {
 		finished := slices.DeleteFunc(slices.Clone(list), func(r run) bool { return !r.end })
@@ -60,12 +63,7 @@ func (c *chaos) report(tasks int, results map[string]mayfly.Result) {
 			}
 			kinds = append(kinds, more...)
 		}
-		for _, r := range list {
-			c.tell(r.from, "%s begun on %s", id, r.host)
-			if r.end {
-				c.tell(r.to, "%s ended on %s", id, r.host)
-			}
-		}
+		c.tellRuns(id, list)
 		slices.Sort(kinds)
 		for _, kind := range slices.Compact(kinds) {
 			why[kind]++
@@ -89,6 +87,16 @@ func (c *chaos) report(tasks int, results map[string]mayfly.Result) {
 		c.fail("%d tasks are lost", lost)
 	}
 	c.quiet()
+}
+
+// tellRuns notes the runs of a task.
+func (c *chaos) tellRuns(id string, runs []run) {
+	for _, r := range runs {
+		c.tell(r.from, "%s begun on %s", id, r.host)
+		if r.end {
+			c.tell(r.to, "%s ended on %s", id, r.host)
+		}
+	}
 }
 
 // said returns what all hosts have logged of a task.

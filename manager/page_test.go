@@ -48,6 +48,10 @@ func TestPages(t *testing.T) {
 		b.source.deliveries <- newDelivery(m)
 		b.until("it is taken", func() bool { list, _ := b.List(t.Context(), 0); return len(list) == i+3 })
 	}
+	b.until("its worker has begun", func() bool {
+		x, err := b.Explain(t.Context(), "t0")
+		return err == nil && x.Sentence == "it runs here as attempt 1"
+	})
 	b.mu.Lock()
 	for i := range 2 { // put back into the broker, for no host can run them
 		id := fmt.Sprint("p", i)
