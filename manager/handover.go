@@ -31,7 +31,7 @@ func (m *Manager) forward(e *entry, q *inquiry) {
 	d, purpose := e.delivery, q.question.Purpose
 	doubtful := purpose == queue.ToAdopt || e.copied || m.copyWaits(&e.attempt, e)
 	m.group.Go(func() {
-		err := d.Settle(m.settling, queue.Verdict{Action: queue.Forward, Host: best.Host, Doubtful: doubtful}, nil)
+		err := d.Settle(m.settling, queue.Verdict{Action: queue.Forward, Host: best.Host, Keep: best.Young, Doubtful: doubtful}, nil)
 		switch {
 		case err == nil:
 			m.Log.Info("task handed over", logkey.Task, e.attempt.Task.ID, logkey.Host, best.Host, logkey.Reason, reasons[purpose])

@@ -93,10 +93,11 @@ type Verdict struct {
 	// Doubtful has the copies that Retry and Forward make say that the attempt may have been begun or ended already ([Message].Redelivered): by the host that it
 	// is forwarded to, or by whoever got an earlier copy, of whose confirm nobody heard.
 	Doubtful bool
-	// Delay is the wait before a retry, at least 0. A queue may round it (RabbitMQ: to its ladder of wait queues).
+	// Delay is the wait before a retry, at least 0. A queue may round it (RabbitMQ: to its ladder of wait queues), and Settle may take a part of it.
 	Delay time.Duration
-	// Host is required for Forward.
+	// Host is required for Forward. Keep is for how long the queue keeps its message after Forward's copy is stored: that host's own queue may be too young to be relied upon ([Offer]).
 	Host string
+	Keep time.Duration
 	// History replaces the message's history in the copies that Retry and Bury make.
 	History []Past
 	// TaskID becomes the message id of the copies where the message has none: a task that was given its id by a host keeps

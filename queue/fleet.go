@@ -76,6 +76,8 @@ type Offer struct {
 	Never bool `json:"never,omitempty"`
 	// Avoided says that the task has failed on the host before: any other is better.
 	Avoided bool `json:"avoided,omitempty"`
+	// Young is for how long the queue by which the host is handed tasks may still lose them with the broker's node: who hands it one keeps it until then.
+	Young time.Duration `json:"young,omitempty"`
 	// Room is how much room the host has left beside the task, in cores: the host with most is the best. Below zero, the task has to wait there.
 	Room float64 `json:"room"`
 	// Says explains what the host has of the task, or lacks for it. Message is the message, where the host has it and it was not part of the

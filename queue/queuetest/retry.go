@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mayfly/mayfly/queue"
@@ -59,13 +60,18 @@ func retry(s *suite) {
 
 func retryLater(s *suite) {
 	src := s.open(5)
+	var settling sync.WaitGroup // it may take a part of the delay
 	for i, delay := range []time.Duration{700 * time.Millisecond, 100 * time.Millisecond} {
 		s.publish(queue.Message{MessageID: fmt.Sprint("d", i), Body: []byte("x"), Band: queue.Low})
 		d := s.receive(src)
 		v := result(queue.Retry, d)
 		v.Delay = delay
 		begun := time.Now()
-		s.settle(d, v)
+		settling.Go(func() {
+			if err := d.Settle(s.ctx, v, nil); err != nil {
+				s.Error(err)
+			}
+		})
 		defer func() {
 			if waited := time.Since(begun); waited < delay {
 				s.Errorf("%s came back after %s, before its delay of %s", d.Message().MessageID, waited, delay)
@@ -80,5 +86,6 @@ func retryLater(s *suite) {
 		}
 		s.settle(d, result(queue.Done, d))
 	}
+	settling.Wait()
 	s.empty(src)
 }

@@ -150,7 +150,9 @@ func (c *Client) leaveNode(addr string, cause error) {
 // Close ends the client: its source's deliveries are delivered again later, and what is being published may or may not
 // arrive. It returns when nothing runs any more.
 func (c *Client) Close() error {
+	impatience := time.AfterFunc(closeLimit, c.stop) // the broker may owe an answer, and never give it
 	_ = c.source.Close()
+	impatience.Stop()
 	c.stop()
 	c.wg.Wait()
 	return nil

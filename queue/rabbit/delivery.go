@@ -51,15 +51,12 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 		return queue.ErrLost
 	default:
 	}
-	all, err := d.publications(v)
-	if err != nil {
-		return err
-	}
-	if v.Action == queue.Bury { // on its own, first: who has the result finds the dead letter
-		err = d.publish(ctx, v, []*publication{d.source.client.toDead(d.burial(v))})
-	}
-	if err == nil {
-		err = d.publish(ctx, v, all)
+	began := time.Now()
+	err := d.carryOut(ctx, v)
+	for errors.Is(err, errMute) {
+		rest := v
+		rest.Doubtful, rest.Delay = true, max(0, v.Delay-time.Since(began))
+		err = d.carryOut(ctx, rest)
 	}
 	if err != nil {
 		return err
@@ -91,6 +88,21 @@ func (d *delivery) Settle(ctx context.Context, v queue.Verdict, confirmed func()
 	return nil
 }
 
+// carryOut publishes what the verdict demands, and returns once the message can be given up.
+func (d *delivery) carryOut(ctx context.Context, v queue.Verdict) error {
+	all, err := d.publications(ctx, v)
+	if err == nil && v.Action == queue.Bury { // on its own, first: who has the result finds the dead letter
+		err = d.publish(ctx, v, []*publication{d.source.client.toDead(d.burial(v))})
+	}
+	if err == nil {
+		err = d.publish(ctx, v, all)
+	}
+	if err == nil && v.Action == queue.Forward && v.Keep > 0 {
+		err = sleepOr(ctx, d.lost, min(v.Keep, youth))
+	}
+	return err
+}
+
 // publish publishes what the verdict demands, pipelined. What the broker lacks is logged and waited for, because the
 // duty to settle does not end.
 func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publication) error {
@@ -101,7 +113,7 @@ func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publicat
 	var wait backoff
 	for {
 		err := cl.publish.publish(ctx, d.lost, all...)
-		if err == nil || errors.Is(err, queue.ErrLost) || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNoHost) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, queue.ErrLost) || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNoHost) || errors.Is(err, errMute) || ctx.Err() != nil {
 			return err
 		}
 		cl.log.Error("could not settle a delivery, trying again", keyTask, d.task(v), keyPool, d.msg.Pool, keyErr, err)
@@ -111,8 +123,8 @@ func (d *delivery) publish(ctx context.Context, v queue.Verdict, all []*publicat
 	}
 }
 
-// publications lists what the verdict demands, but for the dead letter.
-func (d *delivery) publications(v queue.Verdict) (all []*publication, err error) {
+// publications lists what the verdict demands, but for the dead letter; of a retry, once it can wait in the broker.
+func (d *delivery) publications(ctx context.Context, v queue.Verdict) (all []*publication, err error) {
 	cl := d.source.client
 	switch v.Action {
 	case queue.Return:
@@ -148,9 +160,12 @@ func (d *delivery) publications(v queue.Verdict) (all []*publication, err error)
 			msg.MessageId = short(v.TaskID)
 		}
 		pub := cl.toPool(d.msg.Pool, d.msg.Band, msg)
-		if v.Delay > 0 {
-			r := rung(v.Delay)
-			pub.exchange, pub.ahead = waitName(r), waitName(r)
+		r, err := d.backOff(ctx, v.Delay)
+		if err != nil {
+			return nil, err
+		}
+		if r > 0 {
+			pub.exchange, pub.ahead, pub.waits = waitName(r), waitName(r), true
 			pub.make = func(s *session) error { return cl.topology.wait(s, r) }
 		}
 		return copies(v, pub), nil

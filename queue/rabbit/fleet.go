@@ -36,9 +36,11 @@ func (c *Client) Ask(ctx context.Context, q queue.Question, host string) error {
 // Answer implements [queue.Fleet].
 func (c *Client) Answer(ctx context.Context, q queue.Question, o queue.Offer) error {
 	if !o.Lacks { // nothing is handed to a host that has offered nothing
-		if err := c.source.awake(ctx); err != nil {
+		s, err := c.source.awake(ctx)
+		if err != nil {
 			return err
 		}
+		o.Young = s.young(hostQueue(c.host))
 	}
 	return c.offer(ctx, &q, o)
 }
@@ -122,6 +124,10 @@ func (c *Client) hearFleet(ctx context.Context, s *session, m *amqp.Delivery) bo
 	case helloType:
 		var h queue.Hello
 		if c.understood(m.Body, &h) && h.Host != c.host {
+			// Before it is needed: a queue that has just been made is not safe; see [youth].
+			if _, err := c.source.awake(ctx); err != nil && ctx.Err() == nil {
+				c.log.Debug("could not make this host's queue yet", keyErr, err)
+			}
 			hand(ctx, s, c.hellos, h)
 		}
 	default:
@@ -164,16 +170,13 @@ func (c *Client) answerGiven(ctx context.Context, q *queue.Question) {
 	}
 }
 
-// awake has this host take what it is handed from now on. A host that never offers to take something needs no queue.
-func (s *source) awake(ctx context.Context) error {
-	if s.takesHanded() {
-		return nil
-	}
+// awake has this host take what it is handed from now on, and returns the connection that it comes by. A host that is alone needs no queue.
+func (s *source) awake(ctx context.Context) (*session, error) {
 	sess, err := s.client.receive.session(ctx)
-	if err != nil {
-		return err
+	if err == nil && !s.takesHanded() {
+		err = s.wakeUp(sess)
 	}
-	return s.wakeUp(sess)
+	return sess, err
 }
 
 // wakeAgain does it where this host did before: somebody may have handed it something that it has not seen.

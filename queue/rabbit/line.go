@@ -47,6 +47,10 @@ func (s *source) open(l *lane, sess *session, prefetch int) error {
 	var deliveries <-chan amqp.Delivery
 	err = ln.call(func() (err error) {
 		if err = ch.Qos(prefetch, 0, false); err == nil {
+			mute := time.AfterFunc(answerLimit, func() {
+				s.client.log.Error("RabbitMQ does not let this host have a queue's messages, which keeps it from the other queues', too", keyQueue, l.queue, "remedy", leaderless(l.queue))
+			})
+			defer mute.Stop()
 			deliveries, err = ch.Consume(l.queue, ln.consumer, false, false, false, false, nil)
 		}
 		return err

@@ -117,17 +117,21 @@ func (o *outlet) wasReturned(id int64) bool {
 	return found
 }
 
-func (o *outlet) made(what string) bool {
+// ahead makes what must exist before publishing, unless that was done.
+func (o *outlet) ahead(what string, make func(*session) error) error {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, ok := o.exists[what]
-	return ok
-}
-
-func (o *outlet) note(what string) {
+	_, exists := o.exists[what]
+	o.mu.Unlock()
+	if exists {
+		return nil
+	}
+	if err := make(o.sess); err != nil {
+		return err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.exists[what] = struct{}{}
+	return nil
 }
 
 // sleepOr is sleep that ends early with ErrLost.

@@ -28,6 +28,8 @@ type publication struct {
 	// many says that the message goes to queues of many hosts, some of which may be gone with their node of the broker: the others have it though the
 	// broker refuses it (from 4.2 on; see [ear]).
 	many bool
+	// waits says that the message goes to a wait queue: where that does not answer, there are other ways to wait.
+	waits bool
 	// copied says that the message is a copy to be run, of which there must not be two.
 	copied bool
 	msg    amqp.Publishing
@@ -56,6 +58,7 @@ type publisher struct {
 	noReplies  atomic.Bool // the broker has refused us the default exchange
 	blocked    atomic.Bool // the broker is short of something
 	unanswered func(s *session, silence time.Duration)
+	limit      time.Duration // see [answerLimit]
 	replyLimit time.Duration
 	replies    replies
 
@@ -68,7 +71,7 @@ type publisher struct {
 }
 
 func newPublisher(l *link, t *topology, log *slog.Logger) *publisher {
-	return &publisher{link: l, topology: t, log: log, replyLimit: replyLimit, replies: replies{lanes: map[string]*replyLane{}}, up: make(chan struct{})}
+	return &publisher{link: l, topology: t, log: log, limit: answerLimit, replyLimit: replyLimit, replies: replies{lanes: map[string]*replyLane{}}, up: make(chan struct{})}
 }
 
 // run keeps a channel open for publishing until ctx ends.
@@ -240,7 +243,7 @@ func (p *publisher) publishAll(ctx context.Context, lost <-chan struct{}, all []
 			if pub.done {
 				continue
 			}
-			result, err := o.await(ctx, lost, pub, answerLimit, func() (on bool) { p.late(o, sent); return true })
+			result, err := o.await(ctx, lost, pub, p.limit, func() (on bool) { p.late(o, sent); return !pub.waits })
 			if err != nil {
 				return err
 			}
@@ -261,6 +264,11 @@ func (p *publisher) publishAll(ctx context.Context, lost <-chan struct{}, all []
 			case unknown:
 				pub.doubt()
 				left++
+			case unanswered:
+				p.topology.mutes.add(pub.exchange)
+				p.log.Warn("RabbitMQ did not take a message for a wait queue: such tasks wait in another one for now", keyQueue, pub.exchange,
+					"remedy", leaderless(pub.exchange), keyTask, pub.msg.MessageId)
+				return errMute
 			}
 		}
 		if left == 0 {
@@ -283,7 +291,7 @@ func (p *publisher) late(o *outlet, sent time.Time) {
 	if since > 2*leaveMax {
 		p.leave = 0
 	}
-	due := p.cur == o && silence >= answerLimit && since >= p.leave
+	due := p.cur == o && silence >= p.limit && since >= p.leave
 	if due {
 		p.left, p.leave = time.Now(), min(max(2*p.leave, answerLimit), leaveMax)
 	}
@@ -296,14 +304,13 @@ func (p *publisher) late(o *outlet, sent time.Time) {
 // send publishes without waiting. An error is final; a channel that closed shows when the confirm is awaited.
 func (p *publisher) send(o *outlet, pub *publication) error {
 	pub.confirm = nil
-	if pub.ahead != "" && !o.made(pub.ahead) {
-		if err := pub.make(o.sess); err != nil {
+	if pub.ahead != "" {
+		if err := o.ahead(pub.ahead, pub.make); err != nil {
 			if o.sess.conn.IsClosed() {
 				return nil
 			}
 			return err
 		}
-		o.note(pub.ahead)
 	}
 	if pub.make != nil {
 		if dropped := fit(pub.msg.Headers); len(dropped) > 0 {

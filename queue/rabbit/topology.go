@@ -27,6 +27,7 @@ type topology struct {
 	pools []string
 	pulse bool // there is more than one node to go to; see [Client.pulse]
 	log   *slog.Logger
+	mutes mutes
 	mu    sync.Mutex // one at a time per client: two would only race for the same names
 }
 
@@ -127,6 +128,7 @@ func (t *topology) host(s *session, host string) error {
 		if err != nil {
 			return err
 		}
+		s.saw(name, false)
 		return ch.QueueBind(name, "", name, false, nil)
 	})
 }
@@ -156,6 +158,9 @@ func (t *topology) queue(s *session, name, exchange string, args amqp.Table, key
 		_, err := ch.QueueDeclare(name, true, false, false, false, all)
 		return err
 	})
+	if err == nil {
+		s.saw(name, !existed)
+	}
 	if err != nil || t.mode == Passive {
 		return err
 	}
