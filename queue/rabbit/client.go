@@ -87,7 +87,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	cl.user = endpoints[0].user
 	cl.state.addr = endpoints[0].addr
 	cl.state.up = map[string]bool{}
-	cl.topology = &topology{mode: c.Declare, pools: c.Pools, pulse: c.Host != "" && len(endpoints) > 1, log: c.Log}
+	cl.topology = &topology{mode: c.Declare, pools: c.Pools, pulse: c.Host != "" && len(endpoints) > 1, log: c.Log, known: newKnown()}
 	cl.receive = newLink(roleReceive, d)
 	cl.receive.prepare, cl.receive.report = cl.topology.prepare, cl.report
 	sending := newLink(rolePublish, d)

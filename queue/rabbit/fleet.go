@@ -36,11 +36,10 @@ func (c *Client) Ask(ctx context.Context, q queue.Question, host string) error {
 // Answer implements [queue.Fleet].
 func (c *Client) Answer(ctx context.Context, q queue.Question, o queue.Offer) error {
 	if !o.Lacks { // nothing is handed to a host that has offered nothing
-		s, err := c.source.awake(ctx)
-		if err != nil {
+		if err := c.source.awake(ctx); err != nil {
 			return err
 		}
-		o.Young = s.young(hostQueue(c.host))
+		o.Young = c.topology.known.young(hostQueue(c.host))
 	}
 	return c.offer(ctx, &q, o)
 }
@@ -125,7 +124,7 @@ func (c *Client) hearFleet(ctx context.Context, s *session, m *amqp.Delivery) bo
 		var h queue.Hello
 		if c.understood(m.Body, &h) && h.Host != c.host {
 			// Before it is needed: a queue that has just been made is not safe; see [youth].
-			if _, err := c.source.awake(ctx); err != nil && ctx.Err() == nil {
+			if err := c.source.awake(ctx); err != nil && ctx.Err() == nil {
 				c.log.Debug("could not make this host's queue yet", keyErr, err)
 			}
 			hand(ctx, s, c.hellos, h)
@@ -170,13 +169,16 @@ func (c *Client) answerGiven(ctx context.Context, q *queue.Question) {
 	}
 }
 
-// awake has this host take what it is handed from now on, and returns the connection that it comes by. A host that is alone needs no queue.
-func (s *source) awake(ctx context.Context) (*session, error) {
-	sess, err := s.client.receive.session(ctx)
-	if err == nil && !s.takesHanded() {
-		err = s.wakeUp(sess)
+// awake has this host take what it is handed from now on. A host that is alone needs no queue.
+func (s *source) awake(ctx context.Context) error {
+	if s.takesHanded() {
+		return nil
 	}
-	return sess, err
+	sess, err := s.client.receive.session(ctx)
+	if err != nil {
+		return err
+	}
+	return s.wakeUp(sess)
 }
 
 // wakeAgain does it where this host did before: somebody may have handed it something that it has not seen.

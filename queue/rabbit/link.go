@@ -52,9 +52,6 @@ type session struct {
 	done chan struct{}
 	// fault is why this side has given the connection up; nil where it has not.
 	fault atomic.Pointer[error]
-
-	mu   sync.Mutex
-	seen map[string]time.Time // the queues that are there, and since when that is known; see [youth]
 }
 
 // giveUp ends a connection that is open and does no good.
@@ -142,7 +139,7 @@ func (l *link) connect(ctx context.Context) (*session, string, error) {
 	if err != nil {
 		return nil, e.addr, err
 	}
-	return &session{conn: conn, addr: e.addr, user: e.user, done: make(chan struct{}), seen: map[string]time.Time{}}, e.addr, nil
+	return &session{conn: conn, addr: e.addr, user: e.user, done: make(chan struct{})}, e.addr, nil
 }
 
 // serve offers the connection until it ends, and returns why it ended; nil when ctx did.

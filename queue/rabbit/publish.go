@@ -265,7 +265,7 @@ func (p *publisher) publishAll(ctx context.Context, lost <-chan struct{}, all []
 				pub.doubt()
 				left++
 			case unanswered:
-				p.topology.mutes.add(pub.exchange)
+				p.topology.known.silent(pub.exchange)
 				p.log.Warn("RabbitMQ did not take a message for a wait queue: such tasks wait in another one for now", keyQueue, pub.exchange,
 					"remedy", leaderless(pub.exchange), keyTask, pub.msg.MessageId)
 				return errMute

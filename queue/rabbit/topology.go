@@ -27,7 +27,7 @@ type topology struct {
 	pools []string
 	pulse bool // there is more than one node to go to; see [Client.pulse]
 	log   *slog.Logger
-	mutes mutes
+	known known
 	mu    sync.Mutex // one at a time per client: two would only race for the same names
 }
 
@@ -113,6 +113,10 @@ const handTTL = 10 * time.Second
 // is gone.
 func (t *topology) host(s *session, host string) error {
 	name := hostQueue(host)
+	existed := attempt(s, func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		return err
+	}) == nil
 	return attempt(s, func(ch *amqp.Channel) error {
 		if err := ch.ExchangeDeclare(name, amqp.ExchangeFanout, true, true, false, false, nil); err != nil {
 			return err
@@ -128,7 +132,9 @@ func (t *topology) host(s *session, host string) error {
 		if err != nil {
 			return err
 		}
-		s.saw(name, false)
+		if !existed { // else it is as old as the last connection: nobody else makes it
+			t.known.saw(name, true)
+		}
 		return ch.QueueBind(name, "", name, false, nil)
 	})
 }
@@ -159,7 +165,7 @@ func (t *topology) queue(s *session, name, exchange string, args amqp.Table, key
 		return err
 	})
 	if err == nil {
-		s.saw(name, !existed)
+		t.known.saw(name, !existed)
 	}
 	if err != nil || t.mode == Passive {
 		return err

@@ -13,24 +13,6 @@ import (
 // has been left alone for half a second, or 3 s later at the latest (dets.erl). "Configured member ... was not found on this node. Starting member as a new one", says the broker's log then.
 const youth = 3 * time.Second
 
-// saw notes that a queue is there. Its age counts from when this connection made it or first saw it: another host may have made it just now, or the
-// broker itself, when it started.
-func (s *session) saw(queue string, made bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, seen := s.seen[queue]; !seen || made {
-		s.seen[queue] = time.Now()
-	}
-}
-
-// young returns for how long a queue is not to be relied upon yet.
-func (s *session) young(queue string) time.Duration {
-	s.saw(queue, false)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(0, youth-time.Since(s.seen[queue]))
-}
-
 // errMute says that a wait queue did not confirm a message within [answerLimit]. A queue that was young when its broker was killed may stay without a leader for good
 // (RabbitMQ 3.10 and 4.0; https://github.com/rabbitmq/rabbitmq-server/issues/15725).
 var errMute = errors.New("the wait queue does not answer")
@@ -43,27 +25,44 @@ func leaderless(queue string) string {
 // muteTime is how long a wait queue that did not answer is left alone: messages wait in the next one.
 const muteTime = 10 * time.Minute
 
-// mutes are the wait queues that do not answer, and when they did not.
-type mutes struct {
+// known is what a client knows of the broker's queues, by their names.
+type known struct {
 	mu   sync.Mutex
-	when map[string]time.Time
+	seen map[string]time.Time // when this client made it, or first saw it; see [youth]
+	mute map[string]time.Time // when it did not answer
 }
 
-func (m *mutes) add(queue string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.when == nil {
-		m.when = map[string]time.Time{}
+func newKnown() known { return known{seen: map[string]time.Time{}, mute: map[string]time.Time{}} }
+
+// saw notes that a queue is there. Its age counts from when this client made it or first saw it: another host may have made it just then.
+func (k *known) saw(queue string, made bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, seen := k.seen[queue]; !seen || made {
+		k.seen[queue] = time.Now()
 	}
-	m.when[queue] = time.Now()
+}
+
+// young returns for how long a queue is not to be relied upon yet.
+func (k *known) young(queue string) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return max(0, youth-time.Since(k.seen[queue]))
+}
+
+// silent notes that a wait queue did not answer.
+func (k *known) silent(queue string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mute[queue] = time.Now()
 }
 
 // rung is the rung of a delay whose queue answers, as far as is known: the next one up, or the longest below.
-func (m *mutes) rung(delay time.Duration) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (k *known) rung(delay time.Duration) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	answers := func(r time.Duration) bool {
-		at, ok := m.when[waitName(r)]
+		at, ok := k.mute[waitName(r)]
 		return !ok || time.Since(at) >= muteTime
 	}
 	at := slices.Index(ladder, rung(delay))
@@ -82,7 +81,7 @@ func (m *mutes) rung(delay time.Duration) time.Duration {
 // is to wait for in the queue then, by its rung; 0 where the delay is over. So the first task that waits for long does that for up to 3 s longer.
 func (d *delivery) backOff(ctx context.Context, delay time.Duration) (time.Duration, error) {
 	cl := d.source.client
-	r := cl.topology.mutes.rung(delay)
+	r := cl.topology.known.rung(delay)
 	for delay > 0 {
 		o, err := cl.publish.outlet(ctx, d.lost)
 		if err != nil {
@@ -96,7 +95,7 @@ func (d *delivery) backOff(ctx context.Context, delay time.Duration) (time.Durat
 			}
 			continue
 		}
-		wait := min(delay, o.sess.young(waitName(r)))
+		wait := min(delay, cl.topology.known.young(waitName(r)))
 		if wait == 0 {
 			return r, nil
 		}

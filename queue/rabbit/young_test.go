@@ -23,11 +23,8 @@ func TestYoung(t *testing.T) {
 			publish(t, one, task(1))
 			grow := func(name string) {
 				t.Helper()
-				s, err := one.publish.link.session(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				for wait := s.young(name); wait > 0; wait = s.young(name) {
+				one.topology.known.saw(name, false)
+				for wait := one.topology.known.young(name); wait > 0; wait = one.topology.known.young(name) {
 					time.Sleep(wait)
 				}
 			}
@@ -114,22 +111,22 @@ func TestYoung(t *testing.T) {
 
 // What cannot wait in its own wait queue waits in the next one.
 func TestMutes(t *testing.T) {
-	var m mutes
+	k := newKnown()
 	for _, step := range []struct{ delay, want time.Duration }{{time.Second, time.Second}, {time.Second, 2 * time.Second}, {time.Second, 3 * time.Second}, {2 * time.Second, 5 * time.Second},
 		{time.Hour, time.Hour}, {59 * time.Minute, 45 * time.Minute}, {2 * time.Hour, 30 * time.Minute}} {
-		if r := m.rung(step.delay); r != step.want {
+		if r := k.rung(step.delay); r != step.want {
 			t.Errorf("%s waits in %s, want %s", step.delay, r, step.want)
 		}
-		m.add(waitName(step.want))
+		k.silent(waitName(step.want))
 	}
 	for _, r := range ladder {
-		m.add(waitName(r))
+		k.silent(waitName(r))
 	}
-	if r := m.rung(time.Minute); r != time.Minute {
+	if r := k.rung(time.Minute); r != time.Minute {
 		t.Errorf("where none answers: %s", r)
 	}
-	m.when[waitName(time.Minute)] = time.Now().Add(-muteTime)
-	if r := m.rung(time.Second); r != time.Minute {
+	k.mute[waitName(time.Minute)] = time.Now().Add(-muteTime)
+	if r := k.rung(time.Second); r != time.Minute {
 		t.Errorf("after a while: %s", r)
 	}
 }
