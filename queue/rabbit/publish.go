@@ -243,7 +243,7 @@ func (p *publisher) publishAll(ctx context.Context, lost <-chan struct{}, all []
 			if pub.done {
 				continue
 			}
-			result, err := o.await(ctx, lost, pub, p.limit, func() (on bool) { p.late(o, sent); return !pub.waits })
+			result, err := o.await(ctx, lost, pub, p.limit, func() (on bool) { p.late(o, sent); return !pub.waits || p.blocked.Load() })
 			if err != nil {
 				return err
 			}
